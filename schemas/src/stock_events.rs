@@ -49,6 +49,8 @@ pub enum StockChangeCode {
     InitialStockRequired,
     /// The number of units would overflow.
     TooManyUnits,
+    /// The product data can't be used (sale window, price, limit); the api checks it before.
+    InvalidProduct,
 }
 
 /// See [`StockEvent::StockChangeRefused`].
