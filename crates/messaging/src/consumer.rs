@@ -1,0 +1,285 @@
+//! The thread that polls Kafka: a member of the consumer group that hands one vector of records per partition and
+//! poll to the partitions' inboxes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as thread_mpsc};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::Offset as KafkaOffset;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::{Notify, mpsc};
+
+use crate::reader::{is_passing, to_record};
+use crate::{NextOffset, Record};
+
+/// How long the thread waits for records before it looks at its orders.
+const POLL: Duration = Duration::from_millis(20);
+/// How many records one round of polling takes at most.
+const ROUND: usize = 5_000;
+/// How long a seek may take.
+const SEEK: Duration = Duration::from_secs(2);
+
+/// Records on their way to the owner of one partition.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    records: Mutex<VecDeque<Record>>,
+    length: AtomicUsize,
+    high_watermark: Mutex<Option<i64>>,
+    pub(crate) arrived: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inbox {
+    /// Takes up to `most` records.
+    pub(crate) fn take(&self, most: usize) -> Vec<Record> {
+        let mut records = lock(&self.records);
+        let count = records.len().min(most);
+        let taken = records.drain(..count).collect();
+        self.length.store(records.len(), Ordering::Relaxed);
+        taken
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn high_watermark(&self) -> Option<i64> {
+        *lock(&self.high_watermark)
+    }
+
+    fn put(&self, arrived: Vec<Record>) {
+        let mut records = lock(&self.records);
+        records.extend(arrived);
+        self.length.store(records.len(), Ordering::Relaxed);
+        drop(records);
+        self.arrived.notify_one();
+    }
+
+    fn clear(&self) {
+        lock(&self.records).clear();
+        self.length.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Orders to the thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    /// Read a partition from here on.
+    Read(i32, NextOffset),
+    /// Leave the group and end.
+    Stop,
+}
+
+/// What the thread tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Partitions that are ours from now on.
+    Assigned(Vec<(i32, Arc<Inbox>)>),
+    /// Partitions that are not ours any more.
+    Revoked(Vec<i32>),
+    /// The log does not hold what was asked for.
+    LogLost,
+}
+
+pub(crate) struct GroupContext {
+    topic: String,
+    told: mpsc::Sender<Told>,
+    inboxes: Mutex<HashMap<i32, Arc<Inbox>>>,
+}
+
+impl ClientContext for GroupContext {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let inboxes = lock(&self.inboxes);
+        for (partition, numbers) in &topic.partitions {
+            if let Some(inbox) = inboxes.get(partition)
+                && numbers.hi_offset >= 0
+            {
+                *lock(&inbox.high_watermark) = Some(numbers.hi_offset);
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka consumer reports an error");
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.assigned(consumer, list, &partitions);
+        } else {
+            self.revoked(consumer, list, partitions);
+        }
+    }
+}
+
+impl GroupContext {
+    /// Nothing may be read before the partition is taken over: start at the end, paused.
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList, partitions: &[i32]) {
+        for partition in partitions {
+            log_error(list.set_partition_offset(&self.topic, *partition, KafkaOffset::End), "assign");
+        }
+        log_error(consumer.incremental_assign(list), "assign");
+        if !partitions.is_empty() {
+            log_error(consumer.pause(list), "pause");
+        }
+        let mut inboxes = lock(&self.inboxes);
+        let fresh: Vec<_> =
+            partitions.iter().map(|partition| (*partition, Arc::new(Inbox::default()))).collect();
+        inboxes.extend(fresh.iter().map(|(partition, inbox)| (*partition, Arc::clone(inbox))));
+        drop(inboxes);
+        let _runtime_gone = self.told.blocking_send(Told::Assigned(fresh));
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, partitions: Vec<i32>) {
+        lock(&self.inboxes).retain(|partition, _| !partitions.contains(partition));
+        let _runtime_gone = self.told.blocking_send(Told::Revoked(partitions));
+        log_error(consumer.incremental_unassign(list), "unassign");
+    }
+}
+
+fn log_error(result: Result<(), KafkaError>, what: &str) {
+    if let Err(error) = result {
+        tracing::error!(%error, what, "kafka consumer refused");
+    }
+}
+
+/// The polling thread's own state.
+pub(crate) struct Poller {
+    consumer: BaseConsumer<GroupContext>,
+    topic: Arc<str>,
+    orders: thread_mpsc::Receiver<Order>,
+    /// Partitions to seek; tried again until the client is ready for it.
+    to_seek: HashMap<i32, NextOffset>,
+    /// Paused because their inbox is full.
+    full: Vec<i32>,
+    inbox_records: usize,
+}
+
+impl Poller {
+    /// Joins the group.
+    pub(crate) fn subscribe(
+        options: &rdkafka::ClientConfig,
+        topic: &Arc<str>,
+        told: mpsc::Sender<Told>,
+        orders: thread_mpsc::Receiver<Order>,
+        inbox_records: usize,
+    ) -> Result<Self, KafkaError> {
+        let context = GroupContext { topic: topic.to_string(), told, inboxes: Mutex::default() };
+        let consumer: BaseConsumer<GroupContext> = options.create_with_context(context)?;
+        consumer.subscribe(&[topic.as_ref()])?;
+        Ok(Self {
+            consumer,
+            topic: Arc::clone(topic),
+            orders,
+            to_seek: HashMap::new(),
+            full: Vec::new(),
+            inbox_records,
+        })
+    }
+
+    /// Polls until told to stop; then leaves the group.
+    pub(crate) fn run(mut self) {
+        loop {
+            while let Ok(order) = self.orders.try_recv() {
+                match order {
+                    Order::Read(partition, next) => {
+                        self.to_seek.insert(partition, next);
+                    }
+                    Order::Stop => {
+                        self.consumer.unsubscribe();
+                        return;
+                    }
+                }
+            }
+            self.seek();
+            self.resume_drained();
+            self.round();
+        }
+    }
+
+    fn inbox(&self, partition: i32) -> Option<Arc<Inbox>> {
+        lock(&self.consumer.context().inboxes).get(&partition).cloned()
+    }
+
+    fn one(&self, partition: i32) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        list
+    }
+
+    fn seek(&mut self) {
+        for (partition, next) in std::mem::take(&mut self.to_seek) {
+            let Some(inbox) = self.inbox(partition) else { continue };
+            let sought = self.consumer.seek(&self.topic, partition, KafkaOffset::Offset(next.0), SEEK);
+            if let Err(error) = sought {
+                tracing::debug!(%error, partition, "seek is tried again");
+                self.to_seek.insert(partition, next);
+                continue;
+            }
+            inbox.clear();
+            self.full.retain(|full| *full != partition);
+            log_error(self.consumer.resume(&self.one(partition)), "resume");
+        }
+    }
+
+    fn resume_drained(&mut self) {
+        for partition in std::mem::take(&mut self.full) {
+            match self.inbox(partition) {
+                Some(inbox) if inbox.len() > self.inbox_records / 4 => self.full.push(partition),
+                Some(_) => log_error(self.consumer.resume(&self.one(partition)), "resume"),
+                None => {}
+            }
+        }
+    }
+
+    /// Takes everything that has arrived and hands on one vector per partition.
+    fn round(&mut self) {
+        let mut arrived: HashMap<i32, Vec<Record>> = HashMap::new();
+        let mut wait = POLL;
+        for _ in 0..ROUND {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    arrived.entry(message.partition()).or_default().push(to_record(&self.topic, &message));
+                }
+                Some(Err(error)) => self.poll_failed(&error),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        for (partition, records) in arrived {
+            let Some(inbox) = self.inbox(partition) else { continue };
+            inbox.put(records);
+            if inbox.len() > self.inbox_records && !self.full.contains(&partition) {
+                log_error(self.consumer.pause(&self.one(partition)), "pause");
+                self.full.push(partition);
+            }
+        }
+    }
+
+    fn poll_failed(&self, error: &KafkaError) {
+        tracing::debug!(%error, topic = %self.topic, "kafka poll failed");
+        let lost = match error {
+            KafkaError::MessageConsumption(code) | KafkaError::MessageConsumptionFatal(code) => {
+                !is_passing(*code)
+            }
+            _ => false,
+        };
+        if lost {
+            let _runtime_gone = self.consumer.context().told.blocking_send(Told::LogLost);
+        }
+    }
+}

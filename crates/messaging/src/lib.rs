@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+
+mod codec;
+mod consumer;
+mod error;
+mod handler;
+mod limits;
+mod metrics;
+pub mod owner;
+mod pacing;
+mod parking;
+mod ports;
+mod publisher;
+mod reader;
+mod record;
+mod runtime;
+mod status;
+mod store;
+
+pub use codec::{Damaged, decode_headers};
+pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
+pub use handler::{Handler, HandlerFactory, Ownership, Waker};
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use parking::{ParkCause, Parking, Parsed, dead_letter};
+pub use publisher::Publisher;
+pub use rdkafka::error::KafkaError;
+pub use reader::{LogReader, TailFrom, tail};
+pub use record::{Headers, NextOffset, Offset, Output, Outputs, ParkingKey, Received, Record};
+pub use runtime::{ConsumerConfig, run};
+pub use status::Status;
+pub use store::{begin, migrate};

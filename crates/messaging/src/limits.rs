@@ -1,0 +1,105 @@
+//! Limits and library options, written out.
+
+use std::time::Duration;
+
+/// Limits of one consumer. The defaults are meant for production.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Most records of one transaction.
+    pub batch_records: usize,
+    /// Most bytes of one transaction's records.
+    pub batch_bytes: usize,
+    /// Records that may wait in memory per partition before fetching pauses.
+    pub inbox_records: usize,
+    /// Largest output, key and headers included. Must be below the topics' `max.message.bytes` (1 MiB).
+    pub output_bytes: usize,
+    /// Transactions a partition may do at once after quiet.
+    pub pace_burst: u32,
+    /// Transactions a partition may do per second under steady load; what arrives meanwhile joins the next batch.
+    pub pace_per_second: u32,
+    /// First wait after a transient failure; doubles up to `back_off_max`.
+    pub back_off_min: Duration,
+    /// Longest wait after a transient failure.
+    pub back_off_max: Duration,
+    /// Quiet time after which published outbox rows are deleted.
+    pub outbox_quiet: Duration,
+    /// How long a shutdown waits for the transaction in hand and its outputs.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_records: 1_000,
+            batch_bytes: 1 << 20,
+            inbox_records: 10_000,
+            output_bytes: 1_000_000,
+            pace_burst: 8,
+            pace_per_second: 250,
+            back_off_min: Duration::from_millis(20),
+            back_off_max: Duration::from_secs(2),
+            outbox_quiet: Duration::from_secs(1),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Options of every Kafka client here.
+pub(crate) fn client_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
+    let mut options = rdkafka::ClientConfig::new();
+    options
+        .set("bootstrap.servers", brokers)
+        .set("client.id", client_id)
+        .set("socket.nagle.disable", "true")
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("log.connection.close", "false")
+        .set("allow.auto.create.topics", "false");
+    options
+}
+
+/// Options of a consumer that reads by explicit offsets and never stores any in Kafka.
+pub(crate) fn consumer_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
+    let mut options = client_options(brokers, client_id);
+    options
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("fetch.min.bytes", "1")
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.error.backoff.ms", "100")
+        .set("queued.min.messages", "10000")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("enable.partition.eof", "false");
+    options
+}
+
+/// Options of a member of a consumer group.
+pub(crate) fn group_options(brokers: &str, group: &str) -> rdkafka::ClientConfig {
+    let mut options = consumer_options(brokers, group);
+    options
+        .set("group.id", group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1000")
+        .set("max.poll.interval.ms", "300000")
+        .set("statistics.interval.ms", "5000");
+    options
+}
+
+/// Options of the producer.
+pub(crate) fn producer_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
+    let mut options = client_options(brokers, client_id);
+    options
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("partitioner", "murmur2_random")
+        .set("message.timeout.ms", "30000")
+        .set("message.max.bytes", "1048576")
+        .set("queue.buffering.max.messages", "500000")
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("compression.type", "none");
+    options
+}

@@ -1,0 +1,100 @@
+//! When to begin a transaction, and how long to wait after a failure. Pure: time comes in as a duration since some
+//! fixed start.
+
+use std::time::Duration;
+
+/// Bounds the transactions of a partition per second, without delaying the first ones after quiet: a token bucket.
+///
+/// A batch costs about the same however small it is, so under steady load fewer, larger batches save most of the
+/// CPU; an idle system must not pay for that with latency.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    burst: f64,
+    per_second: f64,
+    tokens: f64,
+    last: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { burst, per_second: f64::from(per_second.max(1)), tokens: burst, last: Duration::ZERO }
+    }
+
+    fn refill(&mut self, now: Duration) {
+        let elapsed = now.saturating_sub(self.last).as_secs_f64();
+        self.last = self.last.max(now);
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
+    }
+
+    /// How long until the next transaction may begin; zero: now.
+    pub(crate) fn wait(&mut self, now: Duration) -> Duration {
+        self.refill(now);
+        if self.tokens >= 1.0 {
+            Duration::ZERO
+        } else {
+            Duration::from_secs_f64((1.0 - self.tokens) / self.per_second)
+        }
+    }
+
+    /// A transaction begins.
+    pub(crate) fn spend(&mut self, now: Duration) {
+        self.refill(now);
+        self.tokens = (self.tokens - 1.0).max(-1.0);
+    }
+}
+
+/// Waits that double.
+#[derive(Debug, Clone)]
+pub(crate) struct BackOff {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl BackOff {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Self { min, max, next: min }
+    }
+
+    pub(crate) fn fail(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = self.next.saturating_mul(2).min(self.max);
+        wait
+    }
+
+    pub(crate) fn succeed(&mut self) {
+        self.next = self.min;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_after_quiet_goes_at_once_and_steady_load_is_bounded() {
+        let mut pace = Pace::new(2, 100);
+        let mut now = Duration::from_secs(5);
+        let mut begun = 0;
+        for _ in 0..10_000 {
+            if pace.wait(now).is_zero() {
+                pace.spend(now);
+                begun += 1;
+            }
+            now += Duration::from_micros(100);
+        }
+        assert!((100..=104).contains(&begun), "one second at 100/s, after a burst of 2: {begun}");
+        now += Duration::from_secs(1);
+        assert!(pace.wait(now).is_zero(), "after quiet");
+    }
+
+    #[test]
+    fn waits_double_up_to_the_limit_and_start_again_after_success() {
+        let mut back_off = BackOff::new(Duration::from_millis(10), Duration::from_millis(30));
+        let waits: Vec<_> = (0..4).map(|_| back_off.fail().as_millis()).collect();
+        assert_eq!(waits, [10, 20, 30, 30]);
+        back_off.succeed();
+        assert_eq!(back_off.fail().as_millis(), 10);
+    }
+}

@@ -1,0 +1,310 @@
+//! The owner's ports on PostgreSQL and Kafka.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use domain_types::Timestamp;
+use futures::FutureExt;
+
+use crate::consumer::Order;
+use crate::error::is_fenced;
+use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
+use crate::parking::parse_control;
+use crate::runtime::Shared;
+use crate::store::{self, PositionKey};
+use crate::{
+    ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Outputs, Ownership,
+    Parsed, PositionError, Record, Waker,
+};
+
+/// The ports of one partition.
+pub(crate) struct PgPorts<F: HandlerFactory> {
+    shared: Arc<Shared<F>>,
+    key: PositionKey,
+    waker: Waker,
+    labels: [String; 2],
+    handler: Option<F::Handler>,
+    next: std::sync::atomic::AtomicI64,
+}
+
+/// What the log says about itself.
+struct LogFacts {
+    low: i64,
+    high: i64,
+    log_id: Option<String>,
+}
+
+fn rolled_back(error: HandlerError) -> Failure {
+    Failure::RolledBack { class: error.class(), detail: error.to_string() }
+}
+
+fn database(error: sqlx::Error) -> Failure {
+    if is_fenced(&error) { Failure::Fenced } else { rolled_back(error.into()) }
+}
+
+fn kafka(error: &rdkafka::error::KafkaError) -> Failure {
+    Failure::RolledBack { class: ErrorClass::Transient, detail: error.to_string() }
+}
+
+impl<F: HandlerFactory> PgPorts<F> {
+    pub(crate) fn new(shared: Arc<Shared<F>>, key: PositionKey, waker: Waker) -> Self {
+        let labels = [key.topic.clone(), key.partition.to_string()];
+        Self { shared, key, waker, labels, handler: None, next: std::sync::atomic::AtomicI64::new(0) }
+    }
+
+    pub(crate) fn partition(&self) -> i32 {
+        self.key.partition
+    }
+
+    fn labels(&self) -> [&str; 2] {
+        self.labels.each_ref().map(String::as_str)
+    }
+
+    pub(crate) fn observe_lag(&self, high_watermark: Option<i64>) {
+        if let Some(high) = high_watermark {
+            let next = self.next.load(std::sync::atomic::Ordering::Relaxed);
+            self.shared.metrics.lag_records.with_label_values(&self.labels()).set((high - next).max(0));
+        }
+    }
+
+    async fn ask_log(&mut self) -> Result<LogFacts, Failure> {
+        let (reader, topic, partition) =
+            (Arc::clone(&self.shared.reader), self.key.topic.clone(), self.key.partition);
+        let asked = tokio::task::spawn_blocking(move || {
+            let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            let (low, high) = reader.bounds(&topic, partition)?;
+            let compacted = schemas::Topic::by_name(&topic).is_some_and(schemas::Topic::is_compacted);
+            let log_id = if compacted { None } else { reader.log_id(&topic, partition, low, high)? };
+            Ok::<_, rdkafka::error::KafkaError>(LogFacts { low, high, log_id })
+        });
+        match asked.await {
+            Ok(Ok(facts)) => Ok(facts),
+            Ok(Err(error)) => Err(kafka(&error)),
+            Err(error) => Err(rolled_back(HandlerError::transient(error))),
+        }
+    }
+
+    /// Whether the stored position belongs to the log that is there.
+    fn check(&self, position: &store::Position, facts: &LogFacts) -> Result<(), PositionError> {
+        let (topic, partition) = (self.key.topic.clone(), self.key.partition);
+        if position.cluster_id != self.shared.cluster_id {
+            let (stored, found) = (position.cluster_id.clone(), self.shared.cluster_id.clone());
+            return Err(PositionError::OtherCluster { topic, partition, stored, found });
+        }
+        if let (Some(stored), Some(found)) = (&position.log_id, &facts.log_id)
+            && stored != found
+        {
+            let (stored, found) = (stored.clone(), found.clone());
+            return Err(PositionError::OtherLog { topic, partition, stored, found });
+        }
+        let (next, low, high) = (position.next.0, facts.low, facts.high);
+        if next < low || next > high {
+            return Err(PositionError::OutsideLog { topic, partition, next, low, high });
+        }
+        Ok(())
+    }
+
+    /// What was committed must be publishable.
+    fn check_outputs(&self, outputs: &[Output]) -> Result<(), HandlerError> {
+        let limit = self.shared.config.limits.output_bytes;
+        for output in outputs {
+            if output.size_bytes() > limit {
+                return Err(HandlerError::permanent(format!(
+                    "an output for {} has {} bytes, {limit} are allowed",
+                    output.topic,
+                    output.size_bytes()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The body of a transaction, up to but without the commit.
+    async fn execute(
+        &mut self,
+        tx: &mut sqlx::PgConnection,
+        transaction: &Transaction<'_, <F::Handler as Handler>::Input>,
+    ) -> Result<Vec<Output>, Failure> {
+        let mut outputs = Outputs(transaction.outputs.clone());
+        let handler = self.handler.as_mut().ok_or(Failure::Fenced)?;
+        let handled = async {
+            match transaction.work {
+                Work::Records(batch) => handler.handle(tx, batch, &mut outputs).await,
+                Work::Owner(now) => handler.work(tx, now, &mut outputs).await,
+                Work::Nothing => Ok(()),
+            }
+        };
+        match AssertUnwindSafe(handled).catch_unwind().await {
+            Ok(result) => result.map_err(rolled_back)?,
+            Err(panic) => return Err(rolled_back(HandlerError::bug(panic_message(&panic)))),
+        }
+        self.check_outputs(&outputs.0).map_err(rolled_back)?;
+        let config = &self.shared.config;
+        outputs.0.extend(transaction.park.iter().map(|parking| {
+            parking.dead_letter(&config.dead_letters, &config.group, config.limits.output_bytes)
+        }));
+        store::park(tx, &self.key, transaction.park).await.map_err(database)?;
+        store::unpark(tx, &self.key, transaction.unpark).await.map_err(database)?;
+        let positions = (transaction.expected, transaction.next);
+        store::advance(tx, &self.key, transaction.row, positions, &outputs.0, transaction.done)
+            .await
+            .map_err(database)?;
+        Ok(outputs.0)
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the handler panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
+}
+
+impl<F: HandlerFactory> Ports for PgPorts<F> {
+    type Input = <F::Handler as Handler>::Input;
+
+    async fn take_over(&mut self) -> Result<TakenOver, Failure> {
+        self.handler = None;
+        let facts = self.ask_log().await?;
+        let pool = &self.shared.config.pool;
+        let position =
+            store::raise_epoch(pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
+        self.check(&position, &facts).map_err(Failure::Stop)?;
+        if let (None, Some(log_id)) = (&position.log_id, &facts.log_id) {
+            store::set_log_id(pool, &self.key, log_id).await.map_err(database)?;
+        }
+        let inherited = store::outbox(pool, &self.key).await.map_err(database)?;
+        let parked = store::parked_keys(pool, &self.key).await.map_err(database)?;
+        let mut recorded = self.shared.recorded.get(&self.key.partition).cloned().unwrap_or_default();
+        let recorded = recorded.split_off(&Offset(position.next.0));
+        tracing::info!(
+            topic = self.key.topic,
+            partition = self.key.partition,
+            epoch = position.epoch,
+            next_offset = position.next.0,
+            inherited = inherited.len(),
+            "partition taken over"
+        );
+        Ok(TakenOver { epoch: position.epoch, next: position.next, inherited, parked, recorded })
+    }
+
+    async fn begin(&mut self, epoch: i64) -> Result<(), Failure> {
+        let ownership = Ownership {
+            topic: Arc::clone(&self.shared.topic),
+            partition: self.key.partition,
+            epoch,
+            pool: self.shared.config.pool.clone(),
+            waker: self.waker.clone(),
+        };
+        self.handler = Some(self.shared.factory.take_over(ownership).await.map_err(rolled_back)?);
+        Ok(())
+    }
+
+    fn read_from(&mut self, next: NextOffset) {
+        let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let _thread_gone = orders.send(Order::Read(self.key.partition, next));
+    }
+
+    async fn transact(&mut self, transaction: Transaction<'_, Self::Input>) -> Result<Vec<Output>, Failure> {
+        let started = Instant::now();
+        let mut tx = store::begin(&self.shared.config.pool).await.map_err(database)?;
+        let executed = self.execute(&mut tx, &transaction).await;
+        let result = match executed {
+            Ok(outputs) => match tx.commit().await {
+                Ok(()) => Ok(outputs),
+                // The server said no: rolled back. No answer: nobody knows.
+                Err(error @ sqlx::Error::Database(_)) => Err(database(error)),
+                Err(error) => {
+                    tracing::warn!(%error, "the answer to a commit was lost");
+                    Err(Failure::Fenced)
+                }
+            },
+            Err(failure) => {
+                if let Err(error) = tx.rollback().await {
+                    tracing::debug!(%error, "rollback failed; the connection is closed");
+                }
+                Err(failure)
+            }
+        };
+        if let Some(handler) = self.handler.as_mut() {
+            if result.is_ok() { handler.committed() } else { handler.rolled_back() }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        self.shared.metrics.transaction_seconds.with_label_values(&self.labels()).observe(seconds);
+        result
+    }
+
+    async fn publish(&mut self, outputs: &[Output]) -> Result<(), Failure> {
+        let started = Instant::now();
+        let published = self.shared.publisher.publish(outputs).await;
+        published.map_err(|error| rolled_back(HandlerError::transient(error)))?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.shared.metrics.publish_seconds.with_label_values(&self.labels()).observe(seconds);
+        Ok(())
+    }
+
+    async fn parked(&mut self, offsets: &[Offset]) -> Result<Vec<Record>, Failure> {
+        let pool = &self.shared.config.pool;
+        store::parked_records(pool, &self.key, &self.shared.topic, offsets).await.map_err(database)
+    }
+
+    fn parse(&self, record: &Record) -> Parsed<Self::Input> {
+        if record.is_control() {
+            return parse_control(record);
+        }
+        let Some(handler) = &self.handler else {
+            return Parsed::Unreadable {
+                cause: crate::ParkCause::Failed,
+                detail: "no handler owns this partition".to_owned(),
+            };
+        };
+        match std::panic::catch_unwind(AssertUnwindSafe(|| handler.decode(record))) {
+            Ok(Ok(input)) => Parsed::Input(input),
+            Ok(Err(error)) => Parsed::unreadable(&error),
+            Err(panic) => {
+                Parsed::Unreadable { cause: crate::ParkCause::Failed, detail: panic_message(&panic) }
+            }
+        }
+    }
+
+    fn next_work(&self) -> Option<Timestamp> {
+        self.handler.as_ref().and_then(Handler::next_work)
+    }
+
+    fn group(&self) -> &str {
+        &self.key.group
+    }
+
+    fn observe(&self, event: Observed) {
+        let metrics = &self.shared.metrics;
+        let labels = &self.labels();
+        match event {
+            Observed::TakenOver => metrics.take_overs.with_label_values(labels).inc(),
+            Observed::Fenced => {
+                tracing::warn!(
+                    topic = self.key.topic,
+                    partition = self.key.partition,
+                    "partition owner was fenced"
+                );
+                metrics.fencings.with_label_values(labels).inc();
+            }
+            Observed::Batch { records } => {
+                let count = u32::try_from(records).unwrap_or(u32::MAX);
+                metrics.records.with_label_values(labels).inc_by(u64::from(count));
+                metrics.batch_records.with_label_values(labels).observe(f64::from(count));
+            }
+            Observed::Retry => metrics.retries.with_label_values(labels).inc(),
+            Observed::ParkedKeys(keys) => {
+                metrics.parked_keys.with_label_values(labels).set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
+            Observed::Unpublished(batches) => {
+                metrics
+                    .outbox_batches
+                    .with_label_values(labels)
+                    .set(i64::try_from(batches).unwrap_or(i64::MAX));
+            }
+            Observed::Position(next) => self.next.store(next.0, std::sync::atomic::Ordering::Relaxed),
+            Observed::ControlIgnored => metrics.control_ignored.with_label_values(labels).inc(),
+        }
+    }
+}

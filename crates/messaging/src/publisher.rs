@@ -1,0 +1,257 @@
+//! Publishing: idempotent producer, all acknowledgements, one counter per batch instead of a future per record.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use tokio::sync::{oneshot, watch};
+
+use crate::limits::producer_options;
+use crate::{BrokerAway, Output, PublishError};
+
+/// How often the broker is asked whether it is there.
+const PROBE_EVERY: Duration = Duration::from_millis(1_000);
+/// How long it may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
+/// How long to wait when the producer's queue is full.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broker {
+    Up,
+    Suspect,
+    Down,
+}
+
+/// Publishes records. Cheap to clone; clones share one producer.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    brokers: String,
+    client_id: String,
+    producer: Mutex<Arc<ThreadedProducer<Context>>>,
+    broker: watch::Sender<Broker>,
+    closed: AtomicBool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Context {
+    broker: watch::Sender<Broker>,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka producer reports an error");
+        self.broker.send_if_modified(|broker| {
+            let was_up = *broker == Broker::Up;
+            if was_up {
+                *broker = Broker::Suspect;
+            }
+            was_up
+        });
+    }
+}
+
+/// Acknowledgements that a batch still waits for.
+struct Pending {
+    open: AtomicUsize,
+    error: Mutex<Option<KafkaError>>,
+    done: Mutex<Option<oneshot::Sender<Option<KafkaError>>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pending {
+    fn settle(&self, error: Option<KafkaError>) {
+        if let Some(error) = error {
+            lock(&self.error).get_or_insert(error);
+        }
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(done) = lock(&self.done).take()
+        {
+            let _nobody_waits = done.send(lock(&self.error).take());
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = Arc<Pending>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Arc<Pending>) {
+        pending.settle(result.as_ref().err().map(|(error, _)| error.clone()));
+    }
+}
+
+impl Publisher {
+    /// A producer for the cluster at `brokers`. Makes no connection yet.
+    ///
+    /// # Errors
+    /// If the client can't be made: a setting is wrong.
+    pub fn new(brokers: &str, client_id: &str) -> Result<Self, KafkaError> {
+        let broker = watch::Sender::new(Broker::Suspect);
+        let producer = make_producer(brokers, client_id, &broker)?;
+        let shared = Arc::new(Shared {
+            brokers: brokers.to_owned(),
+            client_id: client_id.to_owned(),
+            producer: Mutex::new(Arc::new(producer)),
+            broker,
+            closed: AtomicBool::new(false),
+        });
+        let watched = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("broker-probe".to_owned())
+            .spawn(move || {
+                while let Some(shared) = watched.upgrade() {
+                    shared.probe();
+                    drop(shared);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            })
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { shared })
+    }
+
+    /// Publishes `outputs` in order and waits for every acknowledgement.
+    ///
+    /// `Ok`: all are durable on all in-sync replicas. After an error each of them may or may not have been
+    /// appended. Cancel safe in this sense: records handed over before a cancellation may still be appended, for up
+    /// to 30 seconds.
+    ///
+    /// # Errors
+    /// [`PublishError::NotAcknowledged`] when the broker did not acknowledge within 30 seconds.
+    pub async fn publish(&self, outputs: &[Output]) -> Result<(), PublishError> {
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let producer = Arc::clone(&lock(&self.shared.producer));
+        let (done, acknowledged) = oneshot::channel();
+        let pending = Arc::new(Pending {
+            open: AtomicUsize::new(outputs.len()),
+            error: Mutex::new(None),
+            done: Mutex::new(Some(done)),
+        });
+        for output in outputs {
+            enqueue(&producer, output, &pending).await;
+        }
+        drop(pending);
+        match acknowledged.await {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => {
+                self.shared.replace_if_fatal(&producer);
+                Err(PublishError::NotAcknowledged(error))
+            }
+            Err(_sender_gone) => Err(PublishError::Closed),
+        }
+    }
+
+    /// Whether a broker answers: from what was seen within the last second, else by asking, at most for a second.
+    ///
+    /// # Errors
+    /// [`BrokerAway`] if none does.
+    pub async fn reachable(&self) -> Result<(), BrokerAway> {
+        let mut broker = self.shared.broker.subscribe();
+        let known = broker.wait_for(|broker| *broker != Broker::Suspect);
+        match tokio::time::timeout(Duration::from_secs(1), known).await {
+            Ok(Ok(broker)) if *broker == Broker::Up => Ok(()),
+            _ => Err(BrokerAway),
+        }
+    }
+}
+
+impl Shared {
+    /// Asks the broker for metadata when the last answer is old, or at once when an error was reported.
+    fn probe(&self) {
+        let mut broker = self.broker.subscribe();
+        let state = *broker.borrow_and_update();
+        let producer = Arc::clone(&lock(&self.producer));
+        let answered = producer.client().fetch_metadata(Some("order-saga"), PROBE_TIMEOUT).is_ok();
+        let now = if answered { Broker::Up } else { Broker::Down };
+        self.broker.send_if_modified(|broker| std::mem::replace(broker, now) != now);
+        if state != now {
+            tracing::info!(reachable = answered, "kafka broker state changed");
+        }
+        let pause = if answered { PROBE_EVERY } else { Duration::from_millis(300) };
+        let until = std::time::Instant::now() + pause;
+        while std::time::Instant::now() < until
+            && *broker.borrow() != Broker::Suspect
+            && !self.closed.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A producer that met a fatal error refuses everything from then on: make a new one.
+    fn replace_if_fatal(&self, producer: &Arc<ThreadedProducer<Context>>) {
+        if producer.client().fatal_error().is_none() {
+            return;
+        }
+        let mut current = lock(&self.producer);
+        if !Arc::ptr_eq(&current, producer) {
+            return;
+        }
+        match make_producer(&self.brokers, &self.client_id, &self.broker) {
+            Ok(fresh) => {
+                tracing::warn!("kafka producer met a fatal error and was replaced");
+                *current = Arc::new(fresh);
+            }
+            Err(error) => tracing::error!(%error, "kafka producer can't be replaced"),
+        }
+    }
+}
+
+fn make_producer(
+    brokers: &str,
+    client_id: &str,
+    broker: &watch::Sender<Broker>,
+) -> Result<ThreadedProducer<Context>, KafkaError> {
+    producer_options(brokers, client_id).create_with_context(Context { broker: broker.clone() })
+}
+
+/// Hands one record to the producer; waits while its queue is full. A refusal is settled as an answer.
+async fn enqueue(producer: &ThreadedProducer<Context>, output: &Output, pending: &Arc<Pending>) {
+    loop {
+        let Err(error) = try_enqueue(producer, output, pending) else { return };
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+            tokio::time::sleep(QUEUE_FULL_WAIT).await;
+        } else {
+            pending.settle(Some(error));
+            return;
+        }
+    }
+}
+
+fn try_enqueue(
+    producer: &ThreadedProducer<Context>,
+    output: &Output,
+    pending: &Arc<Pending>,
+) -> Result<(), KafkaError> {
+    let mut record: BaseRecord<'_, [u8], [u8], Arc<Pending>> =
+        BaseRecord::with_opaque_to(&output.topic, Arc::clone(pending)).payload(&output.value);
+    if let Some(key) = &output.key {
+        record = record.key(key);
+    }
+    if !output.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(output.headers.len());
+        record = record.headers(
+            output
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
+        );
+    }
+    producer.send(record).map_err(|(error, _record)| error)
+}

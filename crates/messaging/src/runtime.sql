@@ -1,0 +1,66 @@
+-- The runtime's own tables, in each service's database. Every statement may be repeated.
+
+CREATE TABLE IF NOT EXISTS messaging_position (
+    partition_id   integer NOT NULL,
+    consumer_group text    NOT NULL,
+    topic          text    NOT NULL,
+    epoch          bigint  NOT NULL,
+    next_offset    bigint  NOT NULL,
+    cluster_id     text    NOT NULL,
+    log_id         text,
+    CONSTRAINT messaging_position_pk PRIMARY KEY (partition_id, consumer_group, topic)
+) WITH (fillfactor = 20);
+
+CREATE TABLE IF NOT EXISTS messaging_outbox (
+    partition_id   integer NOT NULL,
+    consumer_group text    NOT NULL,
+    topic          text    NOT NULL,
+    epoch          bigint  NOT NULL,
+    seq            bigint  NOT NULL,
+    body           bytea   NOT NULL,
+    CONSTRAINT messaging_outbox_pk PRIMARY KEY (partition_id, consumer_group, topic, epoch, seq)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+-- The body is compressed already.
+ALTER TABLE messaging_outbox ALTER COLUMN body SET STORAGE EXTERNAL;
+
+CREATE TABLE IF NOT EXISTS messaging_parked (
+    partition_id   integer NOT NULL,
+    consumer_group text    NOT NULL,
+    topic          text    NOT NULL,
+    record_offset  bigint  NOT NULL,
+    parking_key    text    NOT NULL,
+    record_time_ms bigint  NOT NULL,
+    record_key     bytea,
+    headers        bytea   NOT NULL,
+    value          bytea   NOT NULL,
+    cause          text    NOT NULL,
+    detail         text    NOT NULL,
+    parked_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT messaging_parked_pk PRIMARY KEY (partition_id, consumer_group, topic, record_offset)
+);
+
+-- Moves the position and keeps the outputs, or aborts the whole transaction: then the partition has another owner.
+CREATE OR REPLACE FUNCTION messaging_advance(
+    p_partition integer, p_group text, p_topic text, p_epoch bigint,
+    p_expected bigint, p_next bigint,
+    p_seq bigint, p_body bytea,
+    p_done_epoch bigint, p_done_seq bigint
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE messaging_position
+       SET next_offset = p_next
+     WHERE partition_id = p_partition AND consumer_group = p_group AND topic = p_topic
+       AND epoch = p_epoch AND next_offset = p_expected;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'fenced: %/% has another owner', p_topic, p_partition USING ERRCODE = 'FC001';
+    END IF;
+    IF p_body IS NOT NULL THEN
+        INSERT INTO messaging_outbox (partition_id, consumer_group, topic, epoch, seq, body)
+        VALUES (p_partition, p_group, p_topic, p_epoch, p_seq, p_body);
+    END IF;
+    IF p_done_epoch IS NOT NULL THEN
+        DELETE FROM messaging_outbox
+         WHERE partition_id = p_partition AND consumer_group = p_group AND topic = p_topic
+           AND (epoch, seq) <= (p_done_epoch, p_done_seq);
+    END IF;
+END $$;

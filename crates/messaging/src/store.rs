@@ -1,0 +1,259 @@
+//! The runtime's own SQL: position, outbox, parked records.
+
+use sqlx::{PgConnection, PgPool, Postgres, Row, postgres::PgRow};
+
+use domain_types::Timestamp;
+
+use crate::codec::{Damaged, decode_headers, decode_outputs, encode_headers, encode_outputs};
+use crate::owner::OutboxRow;
+use crate::parking::{ParkCause, Parking};
+use crate::{NextOffset, Offset, Output, ParkingKey, Record};
+
+/// Makes the runtime's own tables; may be repeated, also by several processes at once.
+///
+/// # Errors
+/// If the database can't be reached or refuses.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut tx = begin(pool).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(7206117236)").execute(&mut *tx).await?;
+    sqlx::raw_sql(include_str!("runtime.sql")).execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// Begins a transaction in a task of its own, so that a caller that is cancelled can't leave the connection inside a
+/// transaction that nobody ends (sqlx 0.9.0 can, when `begin` itself is cancelled).
+///
+/// # Errors
+/// If no connection can be had.
+pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    match tokio::spawn(async move { pool.begin().await }).await {
+        Ok(transaction) => transaction,
+        Err(_panicked_or_shut_down) => Err(sqlx::Error::WorkerCrashed),
+    }
+}
+
+/// Which position is meant.
+#[derive(Debug, Clone)]
+pub(crate) struct PositionKey {
+    pub(crate) partition: i32,
+    pub(crate) group: String,
+    pub(crate) topic: String,
+}
+
+/// A stored position after its epoch was raised.
+#[derive(Debug)]
+pub(crate) struct Position {
+    pub(crate) epoch: i64,
+    pub(crate) next: NextOffset,
+    pub(crate) cluster_id: String,
+    pub(crate) log_id: Option<String>,
+}
+
+/// Raises the epoch. From its commit on no other owner's transaction can commit.
+pub(crate) async fn raise_epoch(
+    pool: &PgPool,
+    key: &PositionKey,
+    cluster_id: &str,
+) -> Result<Position, sqlx::Error> {
+    let row = sqlx::query(
+        "INSERT INTO messaging_position (partition_id, consumer_group, topic, epoch, next_offset, cluster_id)
+         VALUES ($1, $2, $3, 1, 0, $4)
+         ON CONFLICT (partition_id, consumer_group, topic)
+         DO UPDATE SET epoch = messaging_position.epoch + 1
+         RETURNING epoch, next_offset, cluster_id, log_id",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .bind(cluster_id)
+    .fetch_one(pool)
+    .await?;
+    Ok(Position {
+        epoch: row.try_get("epoch")?,
+        next: NextOffset(row.try_get("next_offset")?),
+        cluster_id: row.try_get("cluster_id")?,
+        log_id: row.try_get("log_id")?,
+    })
+}
+
+/// Keeps the identity of the log beside the position.
+pub(crate) async fn set_log_id(pool: &PgPool, key: &PositionKey, log_id: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE messaging_position SET log_id = $4
+         WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 AND log_id IS NULL",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .bind(log_id)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Outputs that were committed and may not have been published, in order.
+pub(crate) async fn outbox(
+    pool: &PgPool,
+    key: &PositionKey,
+) -> Result<Vec<(OutboxRow, Vec<Output>)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT epoch, seq, body FROM messaging_outbox
+         WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 ORDER BY epoch, seq",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let outbox_row = OutboxRow { epoch: row.try_get("epoch")?, seq: row.try_get("seq")? };
+            let outputs = decode_outputs(row.try_get("body")?).map_err(damaged)?;
+            Ok((outbox_row, outputs))
+        })
+        .collect()
+}
+
+fn damaged(error: Damaged) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}
+
+/// Keys and offsets of parked records; `true` where the message was unknown to the build that parked it.
+pub(crate) async fn parked_keys(
+    pool: &PgPool,
+    key: &PositionKey,
+) -> Result<Vec<(ParkingKey, Offset, bool)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT parking_key, record_offset, cause FROM messaging_parked
+         WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 ORDER BY record_offset",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let cause: String = row.try_get("cause")?;
+            Ok((
+                ParkingKey(row.try_get("parking_key")?),
+                Offset(row.try_get("record_offset")?),
+                cause == ParkCause::Unknown.as_str(),
+            ))
+        })
+        .collect()
+}
+
+/// Parked records, as they were read.
+pub(crate) async fn parked_records(
+    pool: &PgPool,
+    key: &PositionKey,
+    topic: &std::sync::Arc<str>,
+    offsets: &[Offset],
+) -> Result<Vec<Record>, sqlx::Error> {
+    let offsets: Vec<i64> = offsets.iter().map(|offset| offset.0).collect();
+    let rows = sqlx::query(
+        "SELECT record_offset, record_time_ms, record_key, headers, value FROM messaging_parked
+         WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 AND record_offset = ANY ($4)
+         ORDER BY record_offset",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .bind(offsets)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| parked_record(row, key.partition, topic)).collect()
+}
+
+fn parked_record(row: &PgRow, partition: i32, topic: &std::sync::Arc<str>) -> Result<Record, sqlx::Error> {
+    Ok(Record {
+        topic: std::sync::Arc::clone(topic),
+        partition,
+        offset: Offset(row.try_get("record_offset")?),
+        time: Timestamp::from_millis(row.try_get("record_time_ms")?),
+        key: row.try_get("record_key")?,
+        headers: decode_headers(row.try_get("headers")?).map_err(damaged)?,
+        value: row.try_get("value")?,
+    })
+}
+
+/// Sets records aside.
+pub(crate) async fn park(
+    tx: &mut PgConnection,
+    key: &PositionKey,
+    parkings: &[Parking],
+) -> Result<(), sqlx::Error> {
+    for parking in parkings {
+        sqlx::query(
+            "INSERT INTO messaging_parked (partition_id, consumer_group, topic, record_offset, parking_key,
+                                           record_time_ms, record_key, headers, value, cause, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+             ON CONFLICT ON CONSTRAINT messaging_parked_pk DO NOTHING",
+        )
+        .bind(key.partition)
+        .bind(&key.group)
+        .bind(&key.topic)
+        .bind(parking.record.offset.0)
+        .bind(parking.key.0.replace('\0', "\u{fffd}"))
+        .bind(parking.record.time.as_millis())
+        .bind(&parking.record.key)
+        .bind(encode_headers(&parking.record.headers))
+        .bind(&parking.record.value)
+        .bind(parking.cause.as_str())
+        .bind(parking.detail.replace('\0', "\u{fffd}"))
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Deletes parked records that are settled.
+pub(crate) async fn unpark(
+    tx: &mut PgConnection,
+    key: &PositionKey,
+    offsets: &[Offset],
+) -> Result<(), sqlx::Error> {
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let offsets: Vec<i64> = offsets.iter().map(|offset| offset.0).collect();
+    sqlx::query(
+        "DELETE FROM messaging_parked
+         WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 AND record_offset = ANY ($4)",
+    )
+    .bind(key.partition)
+    .bind(&key.group)
+    .bind(&key.topic)
+    .bind(offsets)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Moves the position and keeps the outputs; raises SQLSTATE `FC001` if the partition has another owner.
+pub(crate) async fn advance(
+    tx: &mut PgConnection,
+    key: &PositionKey,
+    row: OutboxRow,
+    (expected, next): (NextOffset, NextOffset),
+    outputs: &[Output],
+    done: Option<OutboxRow>,
+) -> Result<(), sqlx::Error> {
+    let body = (!outputs.is_empty()).then(|| encode_outputs(outputs));
+    sqlx::query("SELECT messaging_advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
+        .bind(key.partition)
+        .bind(&key.group)
+        .bind(&key.topic)
+        .bind(row.epoch)
+        .bind(expected.0)
+        .bind(next.0)
+        .bind(row.seq)
+        .bind(body)
+        .bind(done.map(|row| row.epoch))
+        .bind(done.map(|row| row.seq))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
