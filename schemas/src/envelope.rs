@@ -136,7 +136,10 @@ impl<M: Message> Envelope<M> {
             occurred_at: self.occurred_at,
             data: Data(&self.message),
         };
-        #[expect(clippy::expect_used, reason = "our own messages have string keys only and no failing serializer")]
+        #[expect(
+            clippy::expect_used,
+            reason = "our own messages have string keys only and no failing serializer"
+        )]
         serde_json::to_vec(&wire).expect("messages serialize")
     }
 }

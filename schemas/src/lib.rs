@@ -18,9 +18,9 @@ pub use order_events::{
 };
 pub use order_saga::{
     CancelOrder, CompensateSaga, DeclineReason, OrderSagaMessage, OrderedLine, PauseSaga, PayOrder,
-    PaymentApproved, PaymentClosed, PaymentCommandFailed, PaymentCommandKind, PaymentDeclined,
-    PaymentMethod, PaymentRefunded, PlaceOrder, Policy, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder,
-    SkipStep, StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
+    PaymentApproved, PaymentClosed, PaymentCommandFailed, PaymentCommandKind, PaymentDeclined, PaymentMethod,
+    PaymentRefunded, PlaceOrder, Policy, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SkipStep,
+    StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
     StockReserved, StockRestocked, TimerFired, TimerName,
 };
 pub use payment_commands::{ChargePayment, ClosePayment, PaymentCommand, RefundPayment};

@@ -1,8 +1,6 @@
 //! `order-saga`: every input of a saga, in one topic, ordered per order.
 
-use domain_types::{
-    Attempt, CustomerId, LineNumber, Money, Quantity, RequestId, Sku, Timestamp,
-};
+use domain_types::{Attempt, CustomerId, LineNumber, Money, Quantity, RequestId, Sku, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
