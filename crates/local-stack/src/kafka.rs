@@ -1,0 +1,227 @@
+//! Apache Kafka: one KRaft node that is broker and controller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::process::Command;
+
+use crate::child::GuardedCommand;
+use crate::{Jit, Part, Progress, StackError, jars, java};
+
+/// What is needed to start the broker again and again.
+#[derive(Debug)]
+pub(crate) struct Kafka {
+    pub(crate) port: u16,
+    pub(crate) controller_port: u16,
+    pub(crate) heap_mib: u32,
+    pub(crate) jit: Jit,
+    /// The stack's folder.
+    pub(crate) dir: PathBuf,
+    java: PathBuf,
+    class_path: String,
+}
+
+const LOG4J: &str = r"status = error
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %c{1}: %m%n
+rootLogger.level = info
+rootLogger.appenderRef.out.ref = out
+";
+
+impl Kafka {
+    /// Finds Java and the jars, and formats the data folder if there is none.
+    pub(crate) async fn prepare(
+        dir: &Path,
+        (port, controller_port): (u16, u16),
+        heap_mib: u32,
+        jit: Jit,
+        progress: &Progress,
+    ) -> Result<Self, StackError> {
+        let java = java::find().await?;
+        let class_path = jars::class_path(progress).await?;
+        let kafka = Self { port, controller_port, heap_mib, jit, dir: dir.to_owned(), java, class_path };
+        let log4j = kafka.file("log4j2.properties");
+        fs::write(&log4j, LOG4J).map_err(StackError::io("write", &log4j))?;
+        let data = kafka.data();
+        if data.exists() {
+            if !data.join("meta.properties").is_file() {
+                return Err(StackError::HalfWritten { dir: data, missing: "meta.properties" });
+            }
+        } else {
+            progress(Part::Kafka, "formatting its data folder");
+            kafka.format().await?;
+        }
+        kafka.write_settings(&kafka.file("kafka.properties"), &data)?;
+        Ok(kafka)
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("kafka")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.join("run").join(name)
+    }
+
+    /// Formats beside the final place and renames: an interrupted format leaves nothing that looks complete.
+    async fn format(&self) -> Result<(), StackError> {
+        let new = self.dir.join("kafka.new");
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(StackError::io("remove", &new))?;
+        }
+        let settings = self.file("kafka-format.properties");
+        self.write_settings(&settings, &new)?;
+        let output = Command::new(&self.java)
+            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
+            .arg(format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display()))
+            .args(["-cp", &self.class_path, "kafka.tools.StorageTool", "format"])
+            .args(["--cluster-id", &cluster_id(), "--config"])
+            .arg(&settings)
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(StackError::io("run", &self.java))?;
+        if !output.status.success() {
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text);
+            return Err(StackError::Command {
+                what: "formatting Kafka's data folder",
+                status: output.status.to_string(),
+                last_line: text.lines().next_back().unwrap_or("no output").to_owned(),
+            });
+        }
+        let data = self.data();
+        fs::rename(&new, &data).map_err(StackError::io("rename", new))
+    }
+
+    fn write_settings(&self, file: &Path, data: &Path) -> Result<(), StackError> {
+        let settings = [
+            ("process.roles", "broker,controller".to_owned()),
+            ("node.id", "1".to_owned()),
+            (
+                "listeners",
+                format!(
+                    "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
+                    self.port, self.controller_port
+                ),
+            ),
+            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{}", self.port)),
+            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned()),
+            ("controller.listener.names", "CONTROLLER".to_owned()),
+            // A static quorum keeps the controller's port out of the data, so that it may change between starts.
+            ("controller.quorum.voters", format!("1@127.0.0.1:{}", self.controller_port)),
+            ("log.dirs", data.display().to_string()),
+            ("log.message.timestamp.type", "LogAppendTime".to_owned()),
+            ("auto.create.topics.enable", "false".to_owned()),
+            ("offsets.topic.replication.factor", "1".to_owned()),
+            ("offsets.topic.num.partitions", "2".to_owned()),
+            ("transaction.state.log.replication.factor", "1".to_owned()),
+            ("transaction.state.log.min.isr", "1".to_owned()),
+            ("transaction.state.log.num.partitions", "2".to_owned()),
+            ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
+            ("share.coordinator.state.topic.num.partitions", "2".to_owned()),
+            ("group.initial.rebalance.delay.ms", "0".to_owned()),
+            // Lets tests of failures use short sessions.
+            ("group.min.session.timeout.ms", "1000".to_owned()),
+            // A broker that was killed may register again after this; the default keeps a restart waiting for 9 s.
+            ("broker.session.timeout.ms", "3000".to_owned()),
+            ("broker.heartbeat.interval.ms", "500".to_owned()),
+            ("num.network.threads", "2".to_owned()),
+            ("num.io.threads", "4".to_owned()),
+            ("background.threads", "2".to_owned()),
+            // The default, 128 MiB, does not fit a small heap.
+            ("log.cleaner.dedupe.buffer.size", "16777216".to_owned()),
+        ];
+        let text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        fs::write(file, text).map_err(StackError::io("write", file))
+    }
+
+    pub(crate) fn command(&self, log: &Path) -> GuardedCommand {
+        let heap = self.heap_mib;
+        let jit = match self.jit {
+            Jit::Quick => Some("-XX:TieredStopAtLevel=1"),
+            Jit::Full => None,
+        };
+        GuardedCommand::new(&self.java, log)
+            .args([format!("-Xms{heap}m"), format!("-Xmx{heap}m"), "-XX:+UseSerialGC".to_owned()])
+            .args(jit)
+            .args(["-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"])
+            .arg(format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display()))
+            .args(["-cp", &self.class_path, "kafka.Kafka"])
+            .arg(self.file("kafka.properties"))
+    }
+}
+
+/// Whether a broker answers there and every partition it knows has a leader; else why not. Blocks for at most about `patience`.
+pub(crate) async fn answers(brokers: String, patience: Duration) -> Result<(), String> {
+    tokio::task::spawn_blocking(move || ask(&brokers, patience)).await.map_err(|error| error.to_string())?
+}
+
+fn ask(brokers: &str, patience: Duration) -> Result<(), String> {
+    let consumer: BaseConsumer = client(brokers).create().map_err(|error| error.to_string())?;
+    let metadata = consumer.fetch_metadata(None, patience).map_err(|error| error.to_string())?;
+    if metadata.brokers().is_empty() {
+        return Err("no broker has registered yet".to_owned());
+    }
+    for topic in metadata.topics() {
+        if let Some(partition) = topic.partitions().iter().find(|partition| partition.leader() < 0) {
+            return Err(format!("{} [{}] has no leader yet", topic.name(), partition.id()));
+        }
+    }
+    Ok(())
+}
+
+/// A client that keeps quiet: whoever uses it reports the outcome.
+pub(crate) fn client(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", brokers)
+        .set("client.id", "local-stack")
+        .set("socket.timeout.ms", "5000")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "200")
+        .set_log_level(RDKafkaLogLevel::Emerg);
+    config
+}
+
+/// Kafka's spelling of a random id: 16 bytes as unpadded URL-safe base64. A leading dash would be taken for an option.
+fn cluster_id() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    loop {
+        let bits = uuid::Uuid::new_v4().as_u128();
+        let id: String = (0..22_u32)
+            .rev()
+            .map(|digit| {
+                // 22 digits of 6 bits hold 132 bits: the id's 128, then four zero bits at the end.
+                let shifted = if digit == 0 { bits << 4 } else { bits >> (digit * 6 - 4) };
+                let index = usize::try_from(shifted & 63).unwrap_or_default();
+                ALPHABET.get(index).copied().map_or('A', char::from)
+            })
+            .collect();
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_cluster_id_is_22_characters_whose_last_one_holds_two_bits() {
+        for _ in 0..1_000 {
+            let id = super::cluster_id();
+            assert_eq!(id.len(), 22);
+            assert!(["A", "Q", "g", "w"].iter().any(|last| id.ends_with(last)), "{id}");
+        }
+    }
+}

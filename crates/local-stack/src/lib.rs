@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod child;
+mod error;
+mod jars;
+mod java;
+mod kafka;
+mod options;
+mod pidfile;
+mod ports;
+mod postgres;
+mod redis;
+mod stack;
+pub mod topics;
+
+pub use child::{GuardedChild, GuardedCommand, Signal};
+pub use error::StackError;
+pub use options::{Jit, Part, Progress, Server, StackOptions};
+pub use pidfile::PidFile;
+pub use ports::free_port;
+pub use stack::Stack;

@@ -1,0 +1,112 @@
+//! Ports on the loopback interface.
+//!
+//! Never from the ephemeral range (32768 and up on Linux): while a server is down, a client that keeps reconnecting to its loopback port may be given that
+//! very port as its own and connect to itself, or any other connection may take it, and the server could not come back.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Part, StackError};
+
+const FIRST: u16 = 15_000;
+const LAST: u16 = 32_000;
+const TRIES: u32 = 500;
+
+/// The ports of a stack, kept in its folder so that a restart keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ports {
+    pub(crate) kafka: u16,
+    pub(crate) kafka_controller: u16,
+    pub(crate) postgres: u16,
+    pub(crate) redis: u16,
+}
+
+/// A loopback port that was free a moment ago, outside the ephemeral range.
+///
+/// # Errors
+/// [`StackError::NoFreePort`].
+pub fn free_port() -> Result<u16, StackError> {
+    reserve_free().map(|(port, _)| port)
+}
+
+fn reserve_free() -> Result<(u16, TcpListener), StackError> {
+    for _ in 0..TRIES {
+        // A fresh hasher is seeded by the system: randomness without a dependency.
+        let random = RandomState::new().build_hasher().finish();
+        let span = u64::from(LAST - FIRST);
+        let Ok(offset) = u16::try_from(random % span) else { continue };
+        let port = FIRST + offset;
+        if let Some(listener) = reserve(port) {
+            return Ok((port, listener));
+        }
+    }
+    Err(StackError::NoFreePort)
+}
+
+fn reserve(port: u16) -> Option<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+}
+
+impl Ports {
+    /// Chooses ports: those asked for, else those of the last time, else free ones. All are held until all are chosen, so that they differ.
+    pub(crate) fn choose(
+        dir: &Path,
+        kafka: Option<u16>,
+        postgres: Option<u16>,
+        redis: Option<u16>,
+    ) -> Result<Self, StackError> {
+        let file = dir.join("ports.json");
+        let last: Option<Self> = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut held = Vec::new();
+        let mut pick = |part, asked: Option<u16>, last: Option<u16>| -> Result<u16, StackError> {
+            let (port, listener) = match asked {
+                Some(port) => (port, reserve(port).ok_or(StackError::PortInUse { part, port })?),
+                None => match last.and_then(|port| Some((port, reserve(port)?))) {
+                    Some(found) => found,
+                    None => reserve_free()?,
+                },
+            };
+            held.push(listener);
+            Ok(port)
+        };
+        let ports = Self {
+            kafka: pick(Part::Kafka, kafka, last.map(|p| p.kafka))?,
+            postgres: pick(Part::Postgres, postgres, last.map(|p| p.postgres))?,
+            redis: pick(Part::Redis, redis, last.map(|p| p.redis))?,
+            kafka_controller: pick(Part::Kafka, None, last.map(|p| p.kafka_controller))?,
+        };
+        if last != Some(ports) {
+            let text = serde_json::to_vec(&ports).map_err(std::io::Error::other);
+            text.and_then(|text| fs::write(&file, text)).map_err(StackError::io("write", &file))?;
+        }
+        Ok(ports)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ports, reserve};
+    use crate::StackError;
+
+    #[test]
+    fn ports_are_kept_unless_taken_and_a_taken_one_that_was_asked_for_is_an_error() {
+        let dir = std::env::temp_dir().join(format!("ports-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let first = Ports::choose(&dir, None, None, None).unwrap();
+        assert_eq!(Ports::choose(&dir, None, None, None).unwrap(), first);
+
+        let taken = reserve(first.redis).unwrap();
+        let second = Ports::choose(&dir, None, None, None).unwrap();
+        assert_eq!(second.kafka, first.kafka);
+        assert_ne!(second.redis, first.redis);
+        let refused = Ports::choose(&dir, None, None, Some(first.redis));
+        assert!(matches!(refused, Err(StackError::PortInUse { .. })), "{refused:?}");
+        drop(taken);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

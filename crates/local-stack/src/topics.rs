@@ -1,0 +1,100 @@
+//! Makes the product's topics and checks those that exist.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use schemas::Topic;
+
+use crate::{StackError, kafka};
+
+/// Partitions of every topic unless told otherwise.
+pub const DEFAULT_PARTITIONS: i32 = 2;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A topic to make.
+#[derive(Debug, Clone)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// Keeps the newest record of each key only; every other topic keeps everything for ever.
+    pub is_compacted: bool,
+}
+
+impl From<Topic> for TopicSpec {
+    fn from(topic: Topic) -> Self {
+        Self { name: topic.name().to_owned(), is_compacted: topic.is_compacted() }
+    }
+}
+
+/// Makes what is missing of the product's topics, with `partitions` each. After `Ok` all of them exist, durably, with that many partitions.
+///
+/// # Errors
+/// [`StackError::Partitions`] when one exists with another number, [`StackError::Topic`] when Kafka refuses or doesn't answer within 20 s.
+pub async fn ensure(brokers: &str, partitions: i32) -> Result<(), StackError> {
+    let all: Vec<TopicSpec> = Topic::ALL.into_iter().map(TopicSpec::from).collect();
+    create(brokers, &all, partitions).await
+}
+
+/// Makes the given topics unless they exist; as [`ensure`].
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn create(brokers: &str, topics: &[TopicSpec], partitions: i32) -> Result<(), StackError> {
+    let refused = |what: String| move |error: String| StackError::Topic { what, reason: error };
+    let admin: AdminClient<DefaultClientContext> = kafka::client(brokers)
+        .create()
+        .map_err(|error| refused("accept a client".to_owned())(error.to_string()))?;
+    let new: Vec<NewTopic<'_>> = topics.iter().map(|topic| new_topic(topic, partitions)).collect();
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+    let results = admin
+        .create_topics(&new, &options)
+        .await
+        .map_err(|error| refused("create topics".to_owned())(error.to_string()))?;
+    let mut existing = Vec::new();
+    for result in results {
+        match result {
+            Ok(_) => {}
+            Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => existing.push(name),
+            Err((name, code)) => return Err(refused(format!("create topic {name}"))(code.to_string())),
+        }
+    }
+    check_partitions(admin, existing, partitions).await
+}
+
+fn new_topic(topic: &TopicSpec, partitions: i32) -> NewTopic<'_> {
+    let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
+        .set("message.timestamp.type", "LogAppendTime");
+    if topic.is_compacted {
+        new.set("cleanup.policy", "compact")
+    } else {
+        new.set("cleanup.policy", "delete").set("retention.ms", "-1").set("retention.bytes", "-1")
+    }
+}
+
+async fn check_partitions(
+    admin: AdminClient<DefaultClientContext>,
+    topics: Vec<String>,
+    wanted: i32,
+) -> Result<(), StackError> {
+    if topics.is_empty() {
+        return Ok(());
+    }
+    let wanted = usize::try_from(wanted).unwrap_or_default();
+    let failed = |reason: String| StackError::Topic { what: "describe its topics".to_owned(), reason };
+    let metadata = tokio::task::spawn_blocking(move || {
+        admin.inner().fetch_metadata(None, TIMEOUT).map_err(|e| e.to_string())
+    })
+    .await
+    .map_err(|error| failed(error.to_string()))?
+    .map_err(failed)?;
+    for topic in metadata.topics().iter().filter(|topic| topics.iter().any(|name| name == topic.name())) {
+        let found = topic.partitions().len();
+        if found != wanted {
+            return Err(StackError::Partitions { topic: topic.name().to_owned(), found, wanted });
+        }
+    }
+    Ok(())
+}
