@@ -26,10 +26,15 @@ const ROUND: usize = 5_000;
 /// How long a seek may take.
 const SEEK: Duration = Duration::from_secs(2);
 
+/// One reading of a partition, from one seek to the next. Records of an earlier reading must never reach an owner that
+/// has asked for a later one: there may be a gap between its position and them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Reading(pub(crate) u64);
+
 /// Records on their way to the owner of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    records: Mutex<VecDeque<Record>>,
+    records: Mutex<(Reading, VecDeque<Record>)>,
     length: AtomicUsize,
     high_watermark: Mutex<Option<i64>>,
     pub(crate) arrived: Notify,
@@ -40,9 +45,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
-    /// Takes up to `most` records.
-    pub(crate) fn take(&self, most: usize) -> Vec<Record> {
-        let mut records = lock(&self.records);
+    /// Takes up to `most` records of that reading.
+    pub(crate) fn take(&self, reading: Reading, most: usize) -> Vec<Record> {
+        let mut inbox = lock(&self.records);
+        let (present, records) = &mut *inbox;
+        if *present != reading {
+            return Vec::new();
+        }
         let count = records.len().min(most);
         let taken = records.drain(..count).collect();
         self.length.store(records.len(), Ordering::Relaxed);
@@ -58,15 +67,16 @@ impl Inbox {
     }
 
     fn put(&self, arrived: Vec<Record>) {
-        let mut records = lock(&self.records);
-        records.extend(arrived);
-        self.length.store(records.len(), Ordering::Relaxed);
-        drop(records);
+        let mut inbox = lock(&self.records);
+        inbox.1.extend(arrived);
+        self.length.store(inbox.1.len(), Ordering::Relaxed);
+        drop(inbox);
         self.arrived.notify_one();
     }
 
-    fn clear(&self) {
-        lock(&self.records).clear();
+    /// From now on records of `reading` arrive.
+    fn begin(&self, reading: Reading) {
+        *lock(&self.records) = (reading, VecDeque::new());
         self.length.store(0, Ordering::Relaxed);
     }
 }
@@ -75,7 +85,7 @@ impl Inbox {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Order {
     /// Read a partition from here on.
-    Read(i32, NextOffset),
+    Read(i32, NextOffset, Reading),
     /// Leave the group and end.
     Stop,
 }
@@ -163,7 +173,7 @@ pub(crate) struct Poller {
     topic: Arc<str>,
     orders: thread_mpsc::Receiver<Order>,
     /// Partitions to seek; tried again until the client is ready for it.
-    to_seek: HashMap<i32, NextOffset>,
+    to_seek: HashMap<i32, (NextOffset, Reading)>,
     /// Paused because their inbox is full.
     full: Vec<i32>,
     inbox_records: usize,
@@ -194,12 +204,13 @@ impl Poller {
     /// Polls until told to stop; then leaves the group.
     pub(crate) fn run(mut self) {
         loop {
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Read(partition, next) => {
-                        self.to_seek.insert(partition, next);
+            loop {
+                match self.orders.try_recv() {
+                    Ok(Order::Read(partition, next, reading)) => {
+                        self.to_seek.insert(partition, (next, reading));
                     }
-                    Order::Stop => {
+                    Err(thread_mpsc::TryRecvError::Empty) => break,
+                    Ok(Order::Stop) | Err(thread_mpsc::TryRecvError::Disconnected) => {
                         self.consumer.unsubscribe();
                         return;
                     }
@@ -222,15 +233,15 @@ impl Poller {
     }
 
     fn seek(&mut self) {
-        for (partition, next) in std::mem::take(&mut self.to_seek) {
+        for (partition, (next, reading)) in std::mem::take(&mut self.to_seek) {
             let Some(inbox) = self.inbox(partition) else { continue };
             let sought = self.consumer.seek(&self.topic, partition, KafkaOffset::Offset(next.0), SEEK);
             if let Err(error) = sought {
                 tracing::debug!(%error, partition, "seek is tried again");
-                self.to_seek.insert(partition, next);
+                self.to_seek.insert(partition, (next, reading));
                 continue;
             }
-            inbox.clear();
+            inbox.begin(reading);
             self.full.retain(|full| *full != partition);
             log_error(self.consumer.resume(&self.one(partition)), "resume");
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use domain_types::Timestamp;
 use futures::FutureExt;
 
-use crate::consumer::Order;
+use crate::consumer::{Order, Reading};
 use crate::error::is_fenced;
 use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
 use crate::parking::parse_control;
@@ -25,6 +25,7 @@ pub(crate) struct PgPorts<F: HandlerFactory> {
     waker: Waker,
     labels: [String; 2],
     handler: Option<F::Handler>,
+    reading: Reading,
     next: std::sync::atomic::AtomicI64,
 }
 
@@ -50,11 +51,24 @@ fn kafka(error: &rdkafka::error::KafkaError) -> Failure {
 impl<F: HandlerFactory> PgPorts<F> {
     pub(crate) fn new(shared: Arc<Shared<F>>, key: PositionKey, waker: Waker) -> Self {
         let labels = [key.topic.clone(), key.partition.to_string()];
-        Self { shared, key, waker, labels, handler: None, next: std::sync::atomic::AtomicI64::new(0) }
+        Self {
+            shared,
+            key,
+            waker,
+            labels,
+            handler: None,
+            reading: Reading::default(),
+            next: std::sync::atomic::AtomicI64::new(0),
+        }
     }
 
     pub(crate) fn partition(&self) -> i32 {
         self.key.partition
+    }
+
+    /// The reading that was last asked for.
+    pub(crate) fn reading(&self) -> Reading {
+        self.reading
     }
 
     fn labels(&self) -> [&str; 2] {
@@ -201,8 +215,9 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     }
 
     fn read_from(&mut self, next: NextOffset) {
+        self.reading.0 += 1;
         let orders = self.shared.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let _thread_gone = orders.send(Order::Read(self.key.partition, next));
+        let _thread_gone = orders.send(Order::Read(self.key.partition, next, self.reading));
     }
 
     async fn transact(&mut self, transaction: Transaction<'_, Self::Input>) -> Result<Vec<Output>, Failure> {

@@ -8,7 +8,7 @@ use domain_types::Timestamp;
 use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::consumer::{Inbox, Order, Poller, Told};
 use crate::limits::group_options;
@@ -126,7 +126,8 @@ pub async fn run<F: HandlerFactory>(
 
 /// One owner's task.
 struct Running {
-    stop: CancellationToken,
+    /// Stops the task when dropped, too: with a `run` that is aborted its owners end.
+    stop: DropGuard,
     retake: Arc<Notify>,
     task: JoinHandle<()>,
 }
@@ -152,7 +153,7 @@ async fn supervise<F: HandlerFactory>(
                 Some(Told::Revoked(partitions)) => {
                     for partition in partitions {
                         if let Some(owner) = running.remove(&partition) {
-                            owner.stop.cancel();
+                            drop(owner.stop);
                             leaving.insert(partition, owner.task);
                         }
                     }
@@ -162,10 +163,8 @@ async fn supervise<F: HandlerFactory>(
             }
         }
     };
-    for owner in running.values() {
-        owner.stop.cancel();
-    }
-    let tasks = running.into_values().map(|owner| owner.task).chain(leaving.into_values());
+    // Dropping the guards stops all owners at once.
+    let tasks: Vec<_> = running.into_values().map(|owner| owner.task).chain(leaving.into_values()).collect();
     for task in tasks {
         if let Err(error) = task.await {
             tracing::error!(%error, "partition owner ended abnormally");
@@ -199,7 +198,7 @@ fn start<F: HandlerFactory>(
             Err(stopped) => status.set(&topic, partition, PartitionStatus::Stopped(stopped)),
         }
     });
-    Running { stop, retake, task }
+    Running { stop: stop.drop_guard(), retake, task }
 }
 
 /// Steps the owner until it is told to stop. `Err`: the partition can't go on, and why.
@@ -227,7 +226,8 @@ async fn own<F: HandlerFactory>(
         }
         let room = (2 * shared.config.limits.batch_records).saturating_sub(owner.queued());
         if reading && room > 0 {
-            owner.offer(inbox.take(room));
+            let records = inbox.take(owner.ports.reading(), room);
+            owner.offer(records);
         }
         owner.ports.observe_lag(inbox.high_watermark());
         let pause = match owner.step(now()).await {
