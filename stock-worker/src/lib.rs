@@ -1,0 +1,92 @@
+#![doc = include_str!("../README.md")]
+
+mod command;
+mod handler;
+mod levels;
+mod metrics;
+mod settings;
+mod store;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use messaging::{ConsumerConfig, LogReader, Publisher, Status, TailFrom};
+use prometheus::Registry;
+use schemas::Topic;
+use tokio_util::sync::CancellationToken;
+
+use crate::handler::StockHandlers;
+use crate::levels::LevelWatch;
+use crate::metrics::StockMetrics;
+
+pub use settings::{EXAMPLE_SETTINGS, Settings};
+
+/// The consumer group; dead letters and control records name it.
+pub const CONSUMER_GROUP: &str = "stock-worker";
+
+/// Its name to Kafka and PostgreSQL.
+const CLIENT: &str = "stock-worker";
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Runs the service until `shutdown`: connects, migrates its database, and works. Returns once every partition has
+/// ended its transaction in hand and published what it led to. Waits for Kafka and PostgreSQL to come (back).
+///
+/// # Errors
+/// Only what waiting can't mend: wrong settings, a port in use, a database whose migrations are not this build's.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let registry = Registry::new();
+    let runtime_metrics = messaging::Metrics::register(&registry)?;
+    let metrics = StockMetrics::register(&registry)?;
+    let status = Status::default();
+    let readiness = status.clone();
+    service_kit::admin::serve(
+        settings.admin_listen,
+        registry,
+        Arc::new(move || readiness.ready()),
+        shutdown.clone(),
+    )
+    .await
+    .with_context(|| format!("the admin port {} can't be opened", settings.admin_listen))?;
+
+    let pool = service_kit::database::pool(&settings.database_url, CLIENT, settings.database_connections)
+        .context("the database's url is wrong")?;
+    if !service_kit::database::reachable(&pool, &shutdown).await {
+        return Ok(());
+    }
+    messaging::migrate(&pool).await.context("the runtime's tables can't be made")?;
+    MIGRATIONS.run(&pool).await.context("the database can't be migrated")?;
+
+    let publisher = Publisher::new(&settings.brokers, CLIENT)?;
+    let watch = LevelWatch::default();
+    let watching = tokio::spawn(watch_levels(settings.brokers.clone(), watch.clone(), shutdown.clone()));
+    let mut consumer =
+        ConsumerConfig::new(&settings.brokers, CONSUMER_GROUP, Topic::StockCommands.name(), pool.clone());
+    consumer.instance_id = settings.instance_id;
+    let handlers = StockHandlers::new(watch, metrics, LogReader::new(&settings.brokers)?);
+    let ended =
+        messaging::run(consumer, handlers, publisher, runtime_metrics, status, shutdown.clone()).await;
+    shutdown.cancel();
+    watching.await.context("the watch over stock-levels panicked")?;
+    pool.close().await;
+    ended.context("the consumer of stock-commands failed")
+}
+
+/// Follows `stock-levels` until shut down; begins anew should the client fail.
+async fn watch_levels(brokers: String, watch: LevelWatch, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        let observer = watch.clone();
+        let observe = move |record: messaging::Record| observer.observe(&record);
+        let topic = Topic::StockLevels.name();
+        match messaging::tail(&brokers, topic, TailFrom::Beginning, shutdown.clone(), observe).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%error, topic, "stock-levels can't be followed, trying again");
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                }
+            }
+        }
+    }
+}
