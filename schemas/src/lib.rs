@@ -2,6 +2,7 @@
 
 mod control;
 mod envelope;
+pub mod generate;
 mod order_events;
 mod order_saga;
 mod payment_commands;
