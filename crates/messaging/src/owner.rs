@@ -2,7 +2,7 @@
 //! from which a successor can go on: nothing here knows tokio, Kafka or PostgreSQL, so that a simulation can drive
 //! the same steps over a virtual log, database and clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::time::Duration;
 
@@ -206,7 +206,8 @@ pub struct Owner<P: Ports> {
     queue: VecDeque<Slot<P::Input>>,
     /// Records that one transaction may hold just now: halved by a failure, doubled by a success.
     span: usize,
-    culprit: Option<(Offset, String)>,
+    /// Records that failed alone, and how: they are parked with the next transaction.
+    culprits: BTreeMap<Offset, String>,
     pace: Pace,
     back_off: BackOff,
     woken: bool,
@@ -225,7 +226,7 @@ impl<P: Ports> Owner<P> {
             limits,
             owned: None,
             queue: VecDeque::new(),
-            culprit: None,
+            culprits: BTreeMap::new(),
             pace,
             back_off,
             woken: false,
@@ -258,7 +259,7 @@ impl<P: Ports> Owner<P> {
     pub fn retake(&mut self) {
         self.owned = None;
         self.queue.clear();
-        self.culprit = None;
+        self.culprits.clear();
     }
 
     /// Records in offset order. Those before the position are dropped.
@@ -448,9 +449,7 @@ impl<P: Ports> Owner<P> {
         if let Parsed::Unreadable { cause, detail } = &slot.parsed {
             return Some((*cause, detail.clone()));
         }
-        if let Some((offset, detail)) = &self.culprit
-            && *offset == slot.record.offset
-        {
+        if let Some(detail) = self.culprits.get(&slot.record.offset) {
             return Some((ParkCause::Failed, detail.clone()));
         }
         if owned.recorded.contains_key(&slot.record.offset) {

@@ -2,7 +2,7 @@
 
 use super::{Failure, Owner, Ports, Slot, Stepped, Transaction, Work};
 use crate::owner::{Observed, OutboxRow};
-use crate::parking::{ParkCause, ParkedKeys, Parking};
+use crate::parking::{ParkedKeys, Parking};
 use crate::{ErrorClass, NextOffset, Offset, Parsed, Received};
 
 /// The records of one transaction, in offset order within each list.
@@ -94,6 +94,7 @@ impl<P: Ports> Owner<P> {
         self.span = self.span.saturating_mul(2).clamp(1, self.limits.batch_records);
         let Some(owned) = self.owned.as_mut() else { return };
         owned.next = plan.next;
+        self.culprits = self.culprits.split_off(&Offset(plan.next.0));
         owned.recorded = owned.recorded.split_off(&Offset(plan.next.0));
         for parking in &plan.park {
             tracing::error!(
@@ -106,9 +107,6 @@ impl<P: Ports> Owner<P> {
                 "record parked"
             );
             owned.parked.add(parking.key.clone(), parking.record.offset);
-            if parking.cause == ParkCause::Failed {
-                self.culprit = None;
-            }
         }
         if !plan.park.is_empty() {
             self.ports.observe(Observed::ParkedKeys(owned.parked.len()));
@@ -127,7 +125,7 @@ impl<P: Ports> Owner<P> {
                 if count > 1 {
                     self.span = count / 2;
                 } else if let Some(offset) = first {
-                    self.culprit = Some((offset, detail));
+                    self.culprits.insert(offset, detail);
                 }
                 Stepped::Progress
             }
