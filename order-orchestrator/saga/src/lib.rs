@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new variant is decided on, not swallowed")]
 
 mod decide;
 mod definition;

@@ -1,0 +1,70 @@
+//! Products to order, with stock that does not run out.
+
+use std::time::Duration;
+
+use domain_types::{Currency, MessageId, Money, RequestId, Sku, Timestamp};
+use messaging::{Output, Publisher, TailFrom};
+use schemas::{DefineProduct, Envelope, ProductData, ProductKind, StockCommand, StockLevelMessage, Topic};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// What one unit costs.
+pub(crate) const PRICE: Money = Money::new(1_000, Currency::KRW);
+
+/// Defines `count` new products and waits until their levels are published.
+pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -> anyhow::Result<Vec<Sku>> {
+    let run = Uuid::new_v4().simple().to_string().to_uppercase();
+    let skus: Vec<Sku> =
+        (0..count).map(|n| Sku::new(format!("LOAD-{run}-{n}").as_str())).collect::<Result<_, _>>()?;
+    let stop = CancellationToken::new();
+    let (level, mut levels) = mpsc::unbounded_channel();
+    let (brokers, token) = (brokers.to_owned(), stop.clone());
+    let tail = tokio::spawn(async move {
+        messaging::tail(&brokers, Topic::StockLevels.name(), TailFrom::Beginning, token, move |record| {
+            if let Ok(envelope) = Envelope::<StockLevelMessage>::decode(&record.value) {
+                let StockLevelMessage::StockLevel(found) = envelope.message;
+                let _done = level.send(found.sku);
+            }
+        })
+        .await
+    });
+    let commands: Vec<Output> = skus.iter().map(command).collect();
+    publisher.publish(&commands).await?;
+    let mut missing: std::collections::HashSet<&Sku> = skus.iter().collect();
+    while !missing.is_empty() {
+        let found = tokio::time::timeout(Duration::from_secs(30), levels.recv()).await?;
+        if let Some(sku) = found {
+            missing.remove(&sku);
+        }
+    }
+    stop.cancel();
+    tail.await??;
+    Ok(skus)
+}
+
+fn command(sku: &Sku) -> Output {
+    let request_id = RequestId(Uuid::new_v4());
+    let envelope = Envelope::<StockCommand> {
+        message_id: MessageId(request_id.uuid()),
+        order_id: None,
+        causation_id: None,
+        occurred_at: Timestamp::from_millis(0),
+        message: DefineProduct {
+            request_id,
+            sku: sku.clone(),
+            product: ProductData {
+                name: sku.to_string(),
+                option: None,
+                category: "load".to_owned(),
+                kind: ProductKind::Normal,
+                price: PRICE,
+                sale: None,
+                limit_per_customer: None,
+            },
+            initial_stock: Some(1_000_000_000),
+        }
+        .into(),
+    };
+    Output::new(Topic::StockCommands, sku.as_str(), &envelope).parking_key(request_id)
+}

@@ -1,0 +1,199 @@
+//! Commands straight onto `order-saga`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use domain_types::{CustomerId, MessageId, OrderId, Quantity, Sku, Timestamp};
+use hdrhistogram::Histogram;
+use messaging::{Output, Publisher};
+use schemas::{Envelope, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Topic};
+use uuid::Uuid;
+
+use crate::catalogue::{PRICE, define};
+use crate::watch::{Watch, watch};
+
+/// How long nothing may happen before the run is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Orders that warm everything up and are not counted.
+const WARM_UP: usize = 200;
+
+/// `load-test sagas`
+#[derive(Debug, Args)]
+pub(crate) struct Closed {
+    /// Orders to place.
+    #[arg(long, default_value_t = 100_000)]
+    orders: usize,
+    /// Orders that may be under way at once.
+    #[arg(long, default_value_t = 4_000)]
+    in_flight: usize,
+    /// Products they are spread over; 1: one hot product.
+    #[arg(long, default_value_t = 1_000)]
+    skus: usize,
+    /// Of a hundred payments, how many are declined.
+    #[arg(long, default_value_t = 10)]
+    declined: usize,
+}
+
+/// `load-test idle`
+#[derive(Debug, Args)]
+pub(crate) struct Idle {
+    /// Orders to place, one after the other.
+    #[arg(long, default_value_t = 500)]
+    orders: usize,
+}
+
+struct Placed {
+    at: Instant,
+    wanted: OrderState,
+}
+
+/// A `PlaceOrder` for one unit.
+fn place(sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
+    let order = OrderId(Uuid::now_v7());
+    let method = if is_declined { "tok_decline" } else { "tok_approve" };
+    let envelope = Envelope::<OrderSagaMessage> {
+        message_id: MessageId(Uuid::new_v4()),
+        order_id: Some(order),
+        causation_id: None,
+        occurred_at: Timestamp::from_millis(0),
+        message: PlaceOrder {
+            customer_id: CustomerId(Uuid::new_v4()),
+            lines: vec![OrderedLine {
+                sku: sku.clone(),
+                name: "load".to_owned(),
+                option: None,
+                unit_price: PRICE,
+                quantity: Quantity::new(1)?,
+                product_version: 1,
+            }],
+            payment_method: Some(PaymentMethod(method.to_owned())),
+            fingerprint: "load".to_owned(),
+            publish_before: Timestamp::from_millis(i64::MAX / 4_000),
+            policy: None,
+        }
+        .into(),
+    };
+    Ok((order, Output::new(Topic::OrderSaga, order.to_string(), &envelope)))
+}
+
+struct Run {
+    publisher: Publisher,
+    watch: Watch,
+    skus: Vec<Sku>,
+    under_way: HashMap<OrderId, Placed>,
+    latency_us: Histogram<u64>,
+    wrong: usize,
+}
+
+impl Run {
+    async fn prepare(brokers: &str, skus: usize) -> anyhow::Result<Self> {
+        let publisher = Publisher::new(brokers, "load-test")?;
+        let skus = define(brokers, &publisher, skus).await?;
+        let watch = watch(brokers);
+        let mut run = Self {
+            publisher,
+            watch,
+            skus,
+            under_way: HashMap::new(),
+            latency_us: Histogram::new(3)?,
+            wrong: 0,
+        };
+        // The watch begins at the end of the log, some time after it was asked to: an order that it misses is
+        // placed again by the next round.
+        let warm = Instant::now();
+        while run.latency_us.is_empty() {
+            anyhow::ensure!(warm.elapsed() < PATIENCE, "no order was paid within {PATIENCE:?}");
+            run.place_many(0..1, 0).await?;
+            let heard = tokio::time::timeout(Duration::from_secs(1), run.watch.ended.recv()).await;
+            if let Ok(Some(ended)) = heard {
+                run.ended(&ended);
+            }
+        }
+        run.closed(WARM_UP, 20, 10).await?;
+        run.under_way.clear();
+        run.latency_us.reset();
+        run.wrong = 0;
+        Ok(run)
+    }
+
+    async fn place_many(&mut self, numbers: std::ops::Range<usize>, declined: usize) -> anyhow::Result<()> {
+        let mut outputs = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let is_declined = number % 100 < declined;
+            // Spread by a step that has no common factor with the number of products.
+            let sku = self.skus.get(number.wrapping_mul(7_919) % self.skus.len());
+            let sku = sku.ok_or_else(|| anyhow::anyhow!("no product"))?;
+            let (order, output) = place(sku, is_declined)?;
+            let wanted = if is_declined { OrderState::PaymentFailed } else { OrderState::Paid };
+            self.under_way.insert(order, Placed { at: Instant::now(), wanted });
+            outputs.push(output);
+        }
+        Ok(self.publisher.publish(&outputs).await?)
+    }
+
+    fn ended(&mut self, ended: &crate::watch::Ended) {
+        if let Some(placed) = self.under_way.remove(&ended.order) {
+            let micros = ended.at.saturating_duration_since(placed.at).as_micros();
+            self.latency_us.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
+            self.wrong += usize::from(placed.wanted != ended.state);
+        }
+    }
+
+    /// Places `orders` with at most `in_flight` under way, and waits for all.
+    async fn closed(&mut self, orders: usize, in_flight: usize, declined: usize) -> anyhow::Result<()> {
+        let mut placed = 0;
+        let before = self.under_way.len();
+        while placed < orders || self.under_way.len() > before {
+            let room = (in_flight + before).saturating_sub(self.under_way.len()).min(orders - placed);
+            if room > 0 {
+                self.place_many(placed..placed + room, declined).await?;
+                placed += room;
+            }
+            let heard = tokio::time::timeout(PATIENCE, self.watch.ended.recv()).await;
+            let Ok(Some(ended)) = heard else {
+                anyhow::bail!("{} orders did not end within {PATIENCE:?}", self.under_way.len());
+            };
+            self.ended(&ended);
+            while let Ok(ended) = self.watch.ended.try_recv() {
+                self.ended(&ended);
+            }
+        }
+        Ok(())
+    }
+
+    fn print(&self, what: &str, elapsed: Duration, orders: usize) -> bool {
+        let millis =
+            |quantile| Duration::from_micros(self.latency_us.value_at_quantile(quantile)).as_secs_f64() * 1e3;
+        println!("{what}: {orders} orders in {:.2} s", elapsed.as_secs_f64());
+        let per_second = u32::try_from(orders).map_or(0.0, f64::from) / elapsed.as_secs_f64();
+        println!("  sagas/s   {per_second:.0}");
+        println!(
+            "  latency   p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms",
+            millis(0.5),
+            millis(0.95),
+            millis(0.99)
+        );
+        println!("  ended otherwise than their payment says: {}", self.wrong);
+        self.wrong == 0
+    }
+}
+
+pub(crate) async fn closed(brokers: &str, options: &Closed) -> anyhow::Result<bool> {
+    let mut run = Run::prepare(brokers, options.skus.max(1)).await?;
+    let begun = Instant::now();
+    run.closed(options.orders, options.in_flight.max(1), options.declined).await?;
+    let what = format!("complete sagas, {} in flight, {} skus", options.in_flight, run.skus.len());
+    Ok(run.print(&what, begun.elapsed(), options.orders))
+}
+
+pub(crate) async fn idle(brokers: &str, options: &Idle) -> anyhow::Result<bool> {
+    let mut run = Run::prepare(brokers, 1).await?;
+    let begun = Instant::now();
+    run.closed(options.orders, 1, 0).await?;
+    Ok(run.print(
+        "one order at a time, PlaceOrder produced to PAID consumed",
+        begun.elapsed(),
+        options.orders,
+    ))
+}

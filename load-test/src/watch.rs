@@ -1,0 +1,48 @@
+//! Hears on `order-events` how orders end.
+
+use domain_types::OrderId;
+use messaging::TailFrom;
+use schemas::{Envelope, OrderEvent, OrderState, Topic};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// An order that is paid or refused.
+pub(crate) struct Ended {
+    pub(crate) order: OrderId,
+    pub(crate) state: OrderState,
+    pub(crate) at: std::time::Instant,
+}
+
+/// Hears until dropped.
+pub(crate) struct Watch {
+    pub(crate) ended: mpsc::UnboundedReceiver<Ended>,
+    _stop: DropGuard,
+}
+
+pub(crate) fn watch(brokers: &str) -> Watch {
+    let stop = CancellationToken::new();
+    let (sender, ended) = mpsc::unbounded_channel();
+    let (brokers, token) = (brokers.to_owned(), stop.clone());
+    tokio::spawn(async move {
+        let heard =
+            messaging::tail(&brokers, Topic::OrderEvents.name(), TailFrom::End, token, move |record| {
+                let Ok(envelope) = Envelope::<OrderEvent>::decode(&record.value) else { return };
+                let (Some(order), at) = (envelope.order_id, std::time::Instant::now()) else { return };
+                let state = match envelope.message {
+                    OrderEvent::OrderPlaced(placed) => placed.state,
+                    OrderEvent::OrderChanged(changed) => changed.state,
+                };
+                let has_ended = matches!(
+                    state,
+                    OrderState::Paid | OrderState::PaymentFailed | OrderState::Rejected | OrderState::Expired
+                );
+                if has_ended {
+                    let _done = sender.send(Ended { order, state, at });
+                }
+            });
+        if let Err(error) = heard.await {
+            eprintln!("order-events can't be heard: {error}");
+        }
+    });
+    Watch { ended, _stop: stop.drop_guard() }
+}
