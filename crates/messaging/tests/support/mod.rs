@@ -1,5 +1,11 @@
 //! A service small enough to see through: adds numbers per key, and echoes each sum.
-#![allow(unreachable_pub, missing_docs, reason = "a module of each test file")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a module of each test file"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
