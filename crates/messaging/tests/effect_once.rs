@@ -1,5 +1,7 @@
 //! Each record has its effect once, whatever stops or doubles the owner. On a real broker and database.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::time::Duration;
 
 use messaging::Publisher;

@@ -1,5 +1,7 @@
 //! A record that can't be applied stops its parking key and nothing else. On a real broker and database.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::sync::atomic::Ordering;
 
 use messaging::{TailFrom, dead_letter};
