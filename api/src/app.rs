@@ -1,0 +1,131 @@
+//! The router, and what handlers share.
+
+use std::any::Any;
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use messaging::{Publisher, Status};
+use sqlx::PgPool;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::auth::Keys;
+use crate::http::body::MAX_BODY_BYTES;
+use crate::http::context;
+use crate::intake::Intake;
+use crate::metrics::HttpMetrics;
+use crate::problem::Problem;
+use crate::wakeups::Wakeups;
+use crate::{orders, products};
+
+/// How long a whole request may take, its body included. Everything that waits inside has a shorter bound.
+const REQUEST_WITHIN: Duration = Duration::from_secs(15);
+/// How long a read may take before the database counts as away.
+const DATABASE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) pool: PgPool,
+    pub(crate) publisher: Publisher,
+    pub(crate) keys: Keys,
+    pub(crate) intake: Intake,
+    pub(crate) wakeups: Wakeups,
+    /// Name and status of each consumer.
+    pub(crate) consumers: Vec<(&'static str, Status)>,
+}
+
+impl FromRef<App> for Keys {
+    fn from_ref(app: &App) -> Self {
+        app.keys.clone()
+    }
+}
+
+/// Bounds one statement.
+///
+/// # Errors
+/// `503` if the database is away or too slow, `500` if it holds something that this build can't read.
+pub(crate) async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>) -> Result<T, Problem> {
+    match tokio::time::timeout(DATABASE_WITHIN, statement).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }))) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the database holds something unreadable"
+            );
+            Err(Problem::internal())
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the database failed");
+            Err(Problem::unavailable("the database"))
+        }
+        Err(_elapsed) => Err(Problem::unavailable("the database")),
+    }
+}
+
+/// All routes, and around them what every answer gets.
+pub(crate) fn router(app: App, metrics: HttpMetrics) -> Router {
+    Router::new()
+        .route("/v1/orders", post(orders::submit::submit).get(orders::read::list))
+        .route("/v1/orders/{id}", get(orders::read::one))
+        .route("/v1/orders/{id}/payment", post(orders::requests::pay))
+        .route("/v1/orders/{id}/cancellation", post(orders::requests::cancel))
+        .route("/v1/orders/{id}/return", post(orders::requests::give_back))
+        .route("/v1/products", get(products::read::list))
+        .route("/v1/products/{sku}", get(products::read::one))
+        .route("/v1/admin/products/{sku}", put(products::admin::define))
+        .route("/v1/admin/products/{sku}/restock", post(products::admin::restock))
+        .route("/v1/admin/stock-changes/{id}", get(products::changes::one))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(app)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_WITHIN))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(metrics, context::around))
+}
+
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(message, "a request panicked");
+    Problem::internal().into_response()
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let missing = missing(&app).await;
+    if missing.is_empty() { "ready\n".into_response() } else { Problem::not_ready(missing).into_response() }
+}
+
+/// What this node lacks to do its work.
+async fn missing(app: &App) -> Vec<String> {
+    let database = sqlx::query("SELECT 1").execute(&app.pool);
+    let (database, broker) =
+        tokio::join!(tokio::time::timeout(DATABASE_WITHIN, database), app.publisher.reachable());
+    let mut missing = Vec::new();
+    if !matches!(database, Ok(Ok(_))) {
+        missing.push("the database does not answer".to_owned());
+    }
+    if let Err(away) = broker {
+        missing.push(away.to_string());
+    }
+    missing.extend(consumers_missing(&app.consumers));
+    missing
+}
+
+/// What the consumers lack.
+pub(crate) fn consumers_missing(consumers: &[(&'static str, Status)]) -> Vec<String> {
+    consumers
+        .iter()
+        .filter_map(|(topic, status)| status.ready().err().map(|missing| format!("{topic}: {missing}")))
+        .collect()
+}

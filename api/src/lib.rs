@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+mod app;
+mod auth;
+mod database;
+mod http;
+mod intake;
+mod metrics;
+mod orders;
+mod problem;
+mod products;
+mod projection;
+mod run;
+mod settings;
+mod wakeups;
+
+pub use auth::KeysError;
+pub use run::{Addresses, EXAMPLE_SETTINGS, run, run_reporting};
+pub use settings::Settings;

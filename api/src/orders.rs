@@ -1,0 +1,8 @@
+//! Orders: submitting, reading, and the requests that a saga may refuse.
+
+pub(crate) mod model;
+pub(crate) mod read;
+pub(crate) mod requests;
+pub(crate) mod store;
+pub(crate) mod submit;
+pub(crate) mod validate;

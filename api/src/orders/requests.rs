@@ -1,0 +1,190 @@
+//! Payment, cancellation and return: requests that the order's saga answers.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use domain_types::{CustomerId, MessageId, OrderId, RequestId, Timestamp};
+use messaging::Output;
+use schemas::{
+    CancelOrder, Envelope, OrderSagaMessage, PayOrder, RequestKind, RequestOutcome, ReturnOrder, Topic,
+};
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::app::{App, bounded};
+use crate::auth::Customer;
+use crate::http::body::{Json, NoBody, idempotency_key};
+use crate::http::context::Trace;
+use crate::http::fields::Findings;
+use crate::intake::now;
+use crate::orders::model::{Order, kind_name};
+use crate::orders::read::{no_such_order, order_id, own_order};
+use crate::orders::submit::accepted;
+use crate::orders::{store, validate};
+use crate::problem::Problem;
+
+/// How long a request waits for the saga's answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+/// How long a request waits for its command to be acknowledged.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_900);
+/// Pauses between looks at a projection that is a moment behind.
+const LOOK_AGAIN: Duration = Duration::from_millis(3);
+/// How long a request without an answer is shown as pending.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often older ones are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
+
+pub(crate) async fn pay(
+    Customer(customer): Customer,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let mut findings = Findings::default();
+    let method = validate::payment(body, "", &mut findings);
+    findings.finish()?;
+    let Some(method) = method else { return Err(Problem::internal()) };
+    let ask = Ask::new(customer, &id, RequestKind::Payment, &headers, trace)?;
+    let command = PayOrder { request_id: ask.request, customer_id: customer, method };
+    ask.send(&app, command.into()).await
+}
+
+pub(crate) async fn cancel(
+    Customer(customer): Customer,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    let ask = Ask::new(customer, &id, RequestKind::Cancellation, &headers, trace)?;
+    let command = CancelOrder { request_id: ask.request, customer_id: customer };
+    ask.send(&app, command.into()).await
+}
+
+pub(crate) async fn give_back(
+    Customer(customer): Customer,
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    let ask = Ask::new(customer, &id, RequestKind::Return, &headers, trace)?;
+    let command = ReturnOrder { request_id: ask.request, customer_id: customer };
+    ask.send(&app, command.into()).await
+}
+
+/// Forgets requests that nobody answered for a day, until `shutdown`: their commands never reached the log.
+pub(crate) async fn forget_unanswered(pool: PgPool, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_some() {
+        let millis = i64::try_from(FORGET_AFTER.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_millis(now().as_millis().saturating_sub(millis));
+        if let Err(error) = store::forget_requests_before(&pool, before).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "old requests are forgotten later");
+        }
+    }
+}
+
+/// One customer's request about one order.
+struct Ask {
+    customer: CustomerId,
+    order: OrderId,
+    request: RequestId,
+    kind: RequestKind,
+    trace: Trace,
+}
+
+impl Ask {
+    fn new(
+        customer: CustomerId,
+        order: &str,
+        kind: RequestKind,
+        headers: &HeaderMap,
+        trace: Trace,
+    ) -> Result<Self, Problem> {
+        let order = order_id(order)?;
+        let request = request_id(order, kind, idempotency_key(headers)?.as_deref());
+        Ok(Self { customer, order, request, kind, trace })
+    }
+
+    /// Publishes the command unless it is answered already, waits for the saga's answer and tells it.
+    async fn send(self, app: &App, command: OrderSagaMessage) -> Result<Response, Problem> {
+        let order = own_order(app, self.customer, self.order).await?;
+        if let Some(answer) = answer(&order, self.request) {
+            return answer;
+        }
+        app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
+        let at = now();
+        let remembering = store::remember_request(&app.pool, self.order, self.request, self.kind, at);
+        bounded(remembering).await?;
+        let mut answered = app.wakeups.wait_for(self.request);
+        let deadline = Instant::now() + ANSWERED_WITHIN;
+        self.publish(app, command, at).await?;
+        if let Ok(Some(version)) = tokio::time::timeout_at(deadline, answered.version()).await {
+            self.projected(app, version, deadline).await?;
+        }
+        let order = own_order(app, self.customer, self.order).await?;
+        answer(&order, self.request).unwrap_or_else(|| Ok(accepted(&order)))
+    }
+
+    /// As a task of its own, so that a client that hangs up does not leave a request half sent.
+    async fn publish(&self, app: &App, command: OrderSagaMessage, at: Timestamp) -> Result<(), Problem> {
+        let envelope = Envelope {
+            message_id: MessageId(Uuid::now_v7()),
+            order_id: Some(self.order),
+            causation_id: None,
+            occurred_at: at,
+            message: command,
+        };
+        let output = Output::new(Topic::OrderSaga, self.order.to_string(), &envelope)
+            .traceparent(Some(&self.trace.traceparent()));
+        let publisher = app.publisher.clone();
+        let publishing = tokio::spawn(async move { publisher.publish(&[output]).await });
+        match tokio::time::timeout(ACKNOWLEDGED_WITHIN, publishing).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(_) | Err(_) => Err(Problem::outcome_unknown(self.order)),
+        }
+    }
+
+    /// Waits until the projection has `version`: what was promised must be what a `GET` shows.
+    async fn projected(&self, app: &App, version: i64, deadline: Instant) -> Result<(), Problem> {
+        while Instant::now() < deadline {
+            let order = bounded(store::order(&app.pool, self.order)).await?.ok_or_else(no_such_order)?;
+            if order.version >= version {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+}
+
+/// The same order, kind and key always name the same request.
+fn request_id(order: OrderId, kind: RequestKind, key: Option<&str>) -> RequestId {
+    RequestId(match key {
+        Some(key) => Uuid::new_v5(&order.uuid(), format!("{}:{key}", kind_name(kind)).as_bytes()),
+        None => Uuid::now_v7(),
+    })
+}
+
+/// The saga's answer to a request, if the order shows it.
+fn answer(order: &Order, request: RequestId) -> Option<Result<Response, Problem>> {
+    let request = order.request(request)?;
+    match request.outcome {
+        RequestOutcome::Pending => None,
+        RequestOutcome::Done => Some(Ok(accepted(order))),
+        RequestOutcome::Refused => {
+            let code = request.code.clone().unwrap_or_else(|| "refused".to_owned());
+            let detail = format!("the order is {}: {}", order.state.as_str(), code.replace('_', " "));
+            Some(Err(Problem::conflict(code, detail)))
+        }
+    }
+}

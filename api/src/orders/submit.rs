@@ -1,0 +1,94 @@
+//! `POST /v1/orders`.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use domain_types::{CustomerId, OrderId, Sku};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::auth::Customer;
+use crate::http::body::{Json, idempotency_key};
+use crate::http::context::Trace;
+use crate::intake::{Outcome, Submission};
+use crate::orders::model::Order;
+use crate::orders::read::own_order;
+use crate::orders::validate::ValidOrder;
+use crate::problem::{FieldError, Problem};
+
+/// How long a request waits for its order to be acknowledged.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_900);
+
+pub(crate) async fn submit(
+    Customer(customer_id): Customer,
+    State(app): State<App>,
+    Extension(trace): Extension<Trace>,
+    headers: HeaderMap,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let key = idempotency_key(&headers)?;
+    let order = ValidOrder::from_json(body)?;
+    let order_id = order_id(customer_id, key.as_deref());
+    let submission = Submission {
+        order_id,
+        customer_id,
+        keyed: key.is_some(),
+        fingerprint: order.fingerprint(),
+        order,
+        traceparent: trace.traceparent(),
+    };
+    let skus: Vec<Sku> = submission.order.lines.iter().map(|(sku, _)| sku.clone()).collect();
+    let outcome = match app.intake.submit(submission) {
+        Ok(outcome) => match tokio::time::timeout(ACKNOWLEDGED_WITHIN, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            // Late, or the intake ended with it in hand: it may be kept and sent.
+            Ok(Err(_)) | Err(_) => Outcome::Unknown,
+        },
+        Err(outcome) => outcome,
+    };
+    match outcome {
+        Outcome::Accepted(order) => Ok(accepted(&order)),
+        Outcome::Repeated => Ok(accepted(&own_order(&app, customer_id, order_id).await?)),
+        Outcome::KeyReused => Err(Problem::unprocessable(
+            "idempotency_key_reused",
+            "this Idempotency-Key names another order",
+            vec![FieldError::new("Idempotency-Key", "reused", "take a new key for a new order")],
+        )),
+        Outcome::UnknownSkus(unknown) => Err(unknown_skus(&unknown, &skus)),
+        Outcome::MixedCurrencies => {
+            Err(Problem::unprocessable("mixed_currencies", "one order has one currency", Vec::new()))
+        }
+        Outcome::TotalOverflow => {
+            Err(Problem::unprocessable("total_overflow", "the total is too large", Vec::new()))
+        }
+        Outcome::Unavailable(dependency) => Err(Problem::unavailable(dependency)),
+        Outcome::Unknown => Err(Problem::outcome_unknown(order_id)),
+    }
+}
+
+/// The same customer and key always name the same order.
+fn order_id(customer: CustomerId, key: Option<&str>) -> OrderId {
+    OrderId(match key {
+        Some(key) => Uuid::new_v5(&customer.uuid(), key.as_bytes()),
+        None => Uuid::now_v7(),
+    })
+}
+
+/// `202`, where to find it, and the order.
+pub(crate) fn accepted(order: &Order) -> Response {
+    let location = format!("/v1/orders/{}", order.id);
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(order)).into_response()
+}
+
+fn unknown_skus(unknown: &[Sku], ordered: &[Sku]) -> Problem {
+    let names: Vec<&str> = unknown.iter().map(Sku::as_str).collect();
+    let errors = ordered
+        .iter()
+        .filter(|sku| unknown.contains(sku))
+        .map(|sku| FieldError::new("/lines", "unknown_sku", format!("there is no product {sku}")))
+        .collect();
+    Problem::unprocessable("unknown_sku", format!("there is no product {}", names.join(", ")), errors)
+}

@@ -1,0 +1,280 @@
+//! Starting and ending a node: the order in which its parts come and go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use messaging::{ConsumerConfig, HandlerFactory, Metrics, Publisher, Status, TailFrom};
+use prometheus::Registry;
+use schemas::Topic;
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, consumers_missing, router};
+use crate::auth::{Expectations, Keys};
+use crate::intake::{Intake, Means, acknowledged, repeat};
+use crate::metrics::{HttpMetrics, IntakeMetrics};
+use crate::projection::{Orders, StockChanges, StockLevels};
+use crate::settings::Settings;
+use crate::wakeups::Wakeups;
+use crate::{database, orders};
+
+/// All settings with their defaults, as TOML.
+pub const EXAMPLE_SETTINGS: &str = include_str!("../settings.toml");
+
+/// How long a shutdown waits for requests under way.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The public port.
+    pub public: SocketAddr,
+    /// Metrics and health.
+    pub admin: SocketAddr,
+}
+
+/// Runs a node until `shutdown`; then ends the requests under way, publishes what it has taken, and
+/// leaves its consumer groups.
+///
+/// # Errors
+/// If a port or the keys file can't be used, a migration fails, or a Kafka client can't be made. A database or broker that
+/// is away is waited for.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (addresses, _nobody_asks) = oneshot::channel();
+    run_reporting(settings, shutdown, addresses).await
+}
+
+/// The same; tells where it listens, once it does.
+///
+/// # Errors
+/// See [`run`].
+pub async fn run_reporting(
+    settings: Settings,
+    shutdown: CancellationToken,
+    addresses: oneshot::Sender<Addresses>,
+) -> anyhow::Result<()> {
+    let expected = Expectations {
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
+        loopback_only: settings.listen.ip().is_loopback(),
+    };
+    let keys = Keys::load(&settings.keys_file, &expected)?;
+    let registry = Registry::new();
+    let projection_pool = service_kit::database::pool(
+        &settings.database_url,
+        "api-projection",
+        settings.projection_connections,
+    )?;
+    if !service_kit::database::reachable(&projection_pool, &shutdown).await {
+        return Ok(());
+    }
+    messaging::migrate(&projection_pool).await.context("the runtime's tables could not be made")?;
+    sqlx::migrate!().run(&projection_pool).await.context("migrations failed")?;
+
+    let tasks = Tasks::new();
+    let node = Node {
+        pool: database::pool(&settings.database_url, settings.request_connections)?,
+        publisher: Publisher::new(&settings.brokers, "api").context("no kafka producer")?,
+        projection_pool,
+        registry,
+    };
+    let (consumers, failed) = node.consume(&settings, &tasks)?;
+    let wakeups = node.wake(&settings, &tasks);
+    let intake = node.take_orders(&settings, &tasks)?;
+    tasks.background.spawn(keys.clone().watch(settings.keys_file.clone(), expected, tasks.end.clone()));
+    tasks.background.spawn(orders::requests::forget_unanswered(node.pool.clone(), tasks.end.clone()));
+
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("the public port {} can't be used", settings.listen))?;
+    let public = listener.local_addr()?;
+    let seen = consumers.clone();
+    let readiness = Arc::new(move || match consumers_missing(&seen) {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(missing.join("; ")),
+    });
+    let admin =
+        service_kit::admin::serve(settings.admin_listen, node.registry.clone(), readiness, tasks.end.clone())
+            .await
+            .with_context(|| format!("the admin port {} can't be used", settings.admin_listen))?;
+    tracing::info!(%public, %admin, "api listens");
+    let _nobody_asks = addresses.send(Addresses { public, admin });
+
+    let app =
+        App { pool: node.pool.clone(), publisher: node.publisher.clone(), keys, intake, wakeups, consumers };
+    let metrics = HttpMetrics::register(&node.registry)?;
+    let served = serve(listener, router(app, metrics), &shutdown, failed).await;
+    tasks.finish().await;
+    served
+}
+
+/// Serves until `shutdown`, or until a consumer failed for good; then waits for the requests under way.
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    shutdown: &CancellationToken,
+    mut failed: mpsc::Receiver<anyhow::Error>,
+) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    let stop = shutdown.child_token();
+    let stopped = stop.clone().cancelled_owned();
+    let mut serving =
+        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
+    let failure = tokio::select! {
+        ended = &mut serving => return Ok(ended??),
+        () = shutdown.cancelled() => None,
+        error = failed.recv() => error,
+    };
+    stop.cancel();
+    match tokio::time::timeout(DRAIN, &mut serving).await {
+        Ok(ended) => ended??,
+        Err(_elapsed) => {
+            tracing::warn!("requests were still under way at the end of the shutdown");
+            serving.abort();
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Tasks, by the order in which they end.
+struct Tasks {
+    /// Publications of orders that were taken.
+    intake: TaskTracker,
+    intake_end: CancellationToken,
+    /// Everything else.
+    background: TaskTracker,
+    end: CancellationToken,
+}
+
+impl Tasks {
+    fn new() -> Self {
+        Self {
+            intake: TaskTracker::new(),
+            intake_end: CancellationToken::new(),
+            background: TaskTracker::new(),
+            end: CancellationToken::new(),
+        }
+    }
+
+    /// First what has been taken is published, then the rest ends.
+    async fn finish(self) {
+        self.intake_end.cancel();
+        self.intake.close();
+        if tokio::time::timeout(DRAIN, self.intake.wait()).await.is_err() {
+            tracing::warn!(
+                "orders were not acknowledged before the shutdown; they are published again later"
+            );
+        }
+        self.end.cancel();
+        self.background.close();
+        self.background.wait().await;
+    }
+}
+
+/// What the parts of a node are made of.
+struct Node {
+    pool: PgPool,
+    projection_pool: PgPool,
+    publisher: Publisher,
+    registry: Registry,
+}
+
+type Consumers = Vec<(&'static str, Status)>;
+
+impl Node {
+    /// Starts the projection. An error in the channel: a consumer ended for good.
+    fn consume(
+        &self,
+        settings: &Settings,
+        tasks: &Tasks,
+    ) -> anyhow::Result<(Consumers, mpsc::Receiver<anyhow::Error>)> {
+        let metrics = Metrics::register(&self.registry)?;
+        let (failed, failures) = mpsc::channel(1);
+        let mut start = Start { node: self, settings, tasks, metrics, failed, consumers: Vec::new() };
+        start.consumer(Topic::OrderEvents, Orders);
+        start.consumer(Topic::StockLevels, StockLevels);
+        start.consumer(Topic::StockEvents, StockChanges);
+        Ok((start.consumers, failures))
+    }
+
+    /// Starts the tail that wakes waiting requests.
+    fn wake(&self, settings: &Settings, tasks: &Tasks) -> Wakeups {
+        let wakeups = Wakeups::default();
+        let (seen, end, brokers) = (wakeups.clone(), tasks.end.clone(), settings.brokers.clone());
+        tasks.background.spawn(async move {
+            let tail =
+                messaging::tail(&brokers, Topic::OrderEvents.name(), TailFrom::End, end, move |record| {
+                    seen.seen(&record);
+                });
+            if let Err(error) = tail.await {
+                tracing::error!(%error, "answers are no longer waited for, only looked for");
+            }
+        });
+        wakeups
+    }
+
+    /// Starts the intake, with what looks after its rows.
+    fn take_orders(&self, settings: &Settings, tasks: &Tasks) -> anyhow::Result<Intake> {
+        let (noted, notes) = mpsc::channel(acknowledged::WAITING_NOTES);
+        let means = Means {
+            pool: self.pool.clone(),
+            publisher: self.publisher.clone(),
+            policy: settings.policy,
+            publish_within: Duration::from_millis(settings.publish_within_ms),
+            acknowledged: noted,
+            metrics: IntakeMetrics::register(&self.registry)?,
+        };
+        tasks.background.spawn(acknowledged::note(self.pool.clone(), notes, tasks.end.clone()));
+        let after = Duration::from_millis(settings.republish_after_ms);
+        let sweep = repeat::sweep(self.pool.clone(), self.publisher.clone(), after, tasks.end.clone());
+        tasks.background.spawn(sweep);
+        Ok(Intake::start(means, &tasks.intake, tasks.intake_end.clone()))
+    }
+}
+
+/// Starts consumers one after the other.
+struct Start<'a> {
+    node: &'a Node,
+    settings: &'a Settings,
+    tasks: &'a Tasks,
+    metrics: Metrics,
+    failed: mpsc::Sender<anyhow::Error>,
+    consumers: Consumers,
+}
+
+impl Start<'_> {
+    fn consumer(&mut self, topic: Topic, factory: impl HandlerFactory) {
+        let group = format!("{}-{}", self.settings.consumer_group, topic.name());
+        let pool = self.node.projection_pool.clone();
+        let mut config = ConsumerConfig::new(&self.settings.brokers, &group, topic.name(), pool);
+        config.instance_id.clone_from(&self.settings.instance_id);
+        let status = Status::default();
+        self.consumers.push((topic.name(), status.clone()));
+        let running = messaging::run(
+            config,
+            factory,
+            self.node.publisher.clone(),
+            self.metrics.clone(),
+            status,
+            self.tasks.end.clone(),
+        );
+        let failed = self.failed.clone();
+        self.tasks.background.spawn(async move {
+            if let Err(error) = running.await {
+                let error =
+                    anyhow::Error::new(error).context(format!("the consumer of {} ended", topic.name()));
+                let _told_once = failed.try_send(error);
+            }
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! Settings of the api.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemas::Policy;
+use serde::Deserialize;
+
+/// Settings of one api node. See `settings.toml` for what each means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Address of the public port; port 0 takes a free one.
+    #[serde(default = "listen")]
+    pub listen: SocketAddr,
+    /// Address of the admin port; port 0 takes a free one.
+    #[serde(default = "admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// Kafka, `host:port,...`.
+    pub brokers: String,
+    /// PostgreSQL URL of the api's own database.
+    pub database_url: String,
+    /// Connections for requests; the projection has [`Settings::projection_connections`] of its own.
+    #[serde(default = "request_connections")]
+    pub request_connections: u32,
+    /// Connections of the projection.
+    #[serde(default = "projection_connections")]
+    pub projection_connections: u32,
+    /// The keys that tokens are verified with.
+    pub keys_file: PathBuf,
+    /// `iss` of a token.
+    #[serde(default = "issuer")]
+    pub issuer: String,
+    /// `aud` of a token.
+    #[serde(default = "audience")]
+    pub audience: String,
+    /// First part of the names of the consumer groups; the same for all nodes of one database.
+    #[serde(default = "consumer_group")]
+    pub consumer_group: String,
+    /// Name of this node, if a restart keeps it: it gets its partitions back at once.
+    #[serde(default)]
+    pub instance_id: Option<String>,
+    /// How long after its arrival an order may reach the log, milliseconds.
+    #[serde(default = "publish_within_ms")]
+    pub publish_within_ms: u64,
+    /// How long after that an order without a saga is published once more, milliseconds.
+    #[serde(default = "republish_after_ms")]
+    pub republish_after_ms: u64,
+    /// Deadlines of orders placed from now on.
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+fn admin_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+const fn request_connections() -> u32 {
+    8
+}
+
+const fn projection_connections() -> u32 {
+    8
+}
+
+fn issuer() -> String {
+    "firstcome".to_owned()
+}
+
+fn audience() -> String {
+    "firstcome-api".to_owned()
+}
+
+fn consumer_group() -> String {
+    "api".to_owned()
+}
+
+const fn publish_within_ms() -> u64 {
+    30_000
+}
+
+const fn republish_after_ms() -> u64 {
+    5_000
+}
