@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
-#![expect(
+#![allow(
     clippy::panic,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::missing_panics_doc,
     reason = "a test that cannot go on fails"
 )]
@@ -356,5 +357,47 @@ pub fn order_body(lines: &[(&str, u32)], method: Option<&str>) -> Value {
     match method {
         Some(method) => json!({"lines": lines, "payment": {"method": method}}),
         None => json!({"lines": lines}),
+    }
+}
+
+impl System {
+    /// Pid of a service's process (`stock-worker-1`); with `--separate` only.
+    pub fn service_pid(&self, name: &str) -> Option<u32> {
+        local_stack::PidFile::new(self.data().join("run").join(format!("{name}.pid"))).alive()
+    }
+
+    /// Sends a signal to a server of the private stack.
+    pub fn signal_part(&self, part: local_stack::Part, signal: Signal) {
+        let pid =
+            local_stack::Stack::pid_in(&self.data(), part).unwrap_or_else(|| panic!("{part:?} does not run"));
+        signal.send(pid).unwrap();
+    }
+
+    /// `kill -9` of one service, as soon as it runs.
+    pub async fn kill_service(&self, name: &str) -> u32 {
+        let pid = testkit::eventually(SOON, &format!("{name} runs"), async || {
+            self.service_pid(name).ok_or("no pid file of a living process")
+        })
+        .await;
+        Signal::Kill.send(pid).unwrap();
+        pid
+    }
+
+    /// The audit, as soon as nothing is on its way; panics if it does not become clean.
+    pub async fn audited(&self) -> auditor::Report {
+        let databases = auditor::Databases {
+            stock: vec![self.database("stock").await],
+            payment: vec![self.database("payment").await],
+            api: self.database("api").await,
+        };
+        testkit::eventually(Duration::from_secs(90), "the audit is clean", async || {
+            let report = auditor::audit(&databases).await.map_err(|error| error.to_string())?;
+            if report.is_clean() {
+                Ok(report)
+            } else {
+                Err(format!("{:?} {:?}", report.violations, report.unsettled))
+            }
+        })
+        .await
     }
 }
