@@ -18,4 +18,4 @@ pub use error::StackError;
 pub use options::{Jit, Part, Progress, Server, StackOptions};
 pub use pidfile::PidFile;
 pub use ports::free_port;
-pub use stack::Stack;
+pub use stack::{Stack, probe};

@@ -53,7 +53,7 @@ impl Stack {
     /// One sentence each, see [`StackError`]. What was already started is stopped again.
     pub async fn start(options: StackOptions) -> Result<Self, StackError> {
         let dir = &make_dir(&options.dir)?;
-        let lock = take_lock(dir)?;
+        let lock = take_lock(dir).await?;
         for part in Part::ALL {
             end_leftover(dir, part).await?;
         }
@@ -127,6 +127,26 @@ impl Stack {
         }
         progress(part, "yours answers");
         Ok(())
+    }
+
+    /// The process that owns the folder's stack right now, if any; 0 when it did not say who it is. A folder whose owner died has none.
+    #[must_use]
+    pub fn owner_of(dir: &Path) -> Option<u32> {
+        let path = lock_path(dir);
+        let file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                Some(text.trim().parse().unwrap_or_default())
+            }
+            Ok(()) | Err(TryLockError::Error(_)) => None,
+        }
+    }
+
+    /// The process of a part in that folder, by its pid file; for those who only look on.
+    #[must_use]
+    pub fn pid_in(dir: &Path, part: Part) -> Option<u32> {
+        pid_file(dir, part).alive()
     }
 
     /// The stack's data folder, absolute.
@@ -325,11 +345,7 @@ impl Stack {
     /// # Errors
     /// What it said, or that it said nothing.
     pub async fn answers(&self, part: Part) -> Result<(), String> {
-        match part {
-            Part::Kafka => kafka::answers(self.kafka(), Duration::from_secs(2)).await,
-            Part::Postgres => postgres::answers(&self.postgres_url("postgres")).await,
-            Part::Redis => redis::answers(&self.redis_url()).await,
-        }
+        probe(part, &self.address(part)).await
     }
 
     /// The part's log file.
@@ -392,6 +408,22 @@ impl<T> Managed<T> {
     }
 }
 
+/// Whether a server of that kind answers at that address (Kafka: `HOST:PORT`, else a URL); else why not. Takes 5 s at most.
+///
+/// # Errors
+/// What it said, or that it said nothing.
+pub async fn probe(part: Part, address: &str) -> Result<(), String> {
+    match part {
+        Part::Kafka => kafka::answers(address.to_owned(), Duration::from_secs(2)).await,
+        Part::Postgres => postgres::answers(address).await,
+        Part::Redis => redis::answers(address).await,
+    }
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("run").join("lock")
+}
+
 fn pid_file(dir: &Path, part: Part) -> PidFile {
     PidFile::new(dir.join("run").join(format!("{}.pid", part.file_name())))
 }
@@ -406,8 +438,8 @@ fn make_dir(dir: &Path) -> Result<PathBuf, StackError> {
 }
 
 /// One owner at a time; the system releases the lock when the owner dies.
-fn take_lock(dir: &Path) -> Result<File, StackError> {
-    let path = dir.join("run").join("lock");
+async fn take_lock(dir: &Path) -> Result<File, StackError> {
+    let path = lock_path(dir);
     let mut file = File::options()
         .create(true)
         .truncate(false)
@@ -415,7 +447,16 @@ fn take_lock(dir: &Path) -> Result<File, StackError> {
         .write(true)
         .open(&path)
         .map_err(StackError::io("open", &path))?;
-    match file.try_lock() {
+    let mut taken = file.try_lock();
+    // `owner_of` holds the lock for a moment.
+    for _ in 0..10 {
+        if !matches!(taken, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        taken = file.try_lock();
+    }
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

@@ -33,6 +33,8 @@ async fn data_and_ports_survive_stops_kills_and_restarts_of_parts_and_of_the_who
     let again = Stack::start(StackOptions::for_tests(&dir)).await;
     assert!(matches!(again, Err(StackError::Locked { pid: Some(_), .. })), "{again:?}");
 
+    assert_eq!(Stack::owner_of(&dir), Some(std::process::id()));
+
     for part in Part::ALL {
         stack.stop_part(part).await.unwrap();
         assert_eq!(stack.pid(part).await, None);
@@ -52,6 +54,7 @@ async fn data_and_ports_survive_stops_kills_and_restarts_of_parts_and_of_the_who
 
     let (kafka, postgres) = (stack.kafka(), stack.postgres_url("api"));
     stack.stop().await.unwrap();
+    assert_eq!(Stack::owner_of(&dir), None, "a stopped stack has no owner");
     let stack = Stack::start(StackOptions::for_tests(&dir)).await.unwrap();
     assert_eq!((stack.kafka(), stack.postgres_url("api")), (kafka, postgres), "same ports, same password");
     assert_eq!(count(&stack).await, 0);

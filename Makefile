@@ -1,0 +1,64 @@
+# Everything a developer does here. Arguments go through ARGS, e.g. `make up ARGS="--detach --port 9000"`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ARGS ?=
+SERVICES := -p order-orchestrator -p stock-worker -p payment-worker -p api
+# A process each needs their binaries; one process needs only firstcome's own.
+SEPARATE := $(if $(findstring --separate,$(ARGS)),$(SERVICES))
+FIRSTCOME := target/release/firstcome
+# As many open files as the system allows: every customer's connection is one.
+FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
+
+.PHONY: help setup up down reset status demo build test lint fmt purity schemas docs
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing, after saying what and why
+	@scripts/setup.sh
+
+up: setup ## Start the whole system (ARGS="--detach --separate --port N ...")
+	@cargo build --release --locked --bins -p firstcome $(SEPARATE)
+	@$(FILES) exec $(FIRSTCOME) up $(ARGS)
+
+down: ## Stop it; the data stays
+	@$(FIRSTCOME) down $(ARGS)
+
+reset: ## Delete the data of a stopped system (ARGS=--yes)
+	@$(FIRSTCOME) reset $(ARGS)
+
+status: ## What runs, what is ready, what is missing
+	@$(FIRSTCOME) status $(ARGS)
+
+demo: ## A flash sale against the running system (ARGS="--buyers 1000 --units 100")
+	@cargo build --release --locked --bins -p firstcome --quiet
+	@$(FILES) exec $(FIRSTCOME) demo $(ARGS)
+
+build: ## Build everything for development
+	@cargo build --locked --workspace --bins
+
+test: ## Set up and run every test, on private servers (ARGS go to cargo test)
+	@scripts/setup.sh --test
+	@cargo build --locked --workspace --bins
+	@$(FILES) cargo test --locked --workspace $(ARGS)
+
+lint: ## Formatting, lints, and the proof that the pure packages do no I/O
+	@scripts/setup.sh
+	@cargo fmt --all -- --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@scripts/check-purity.sh
+
+fmt: ## Format
+	@cargo fmt --all
+
+purity: ## Only the proof that the pure packages do no I/O
+	@scripts/check-purity.sh
+
+schemas: ## Generate JSON Schema and AsyncAPI from the types
+	@cargo run --locked --quiet -p schemas --example generate
+
+docs: schemas ## Generate what docs are made from code: schemas, saga diagram and matrix, API documentation of the crates
+	@cargo run --locked --quiet -p saga --example docs
+	@cargo doc --locked --workspace --no-deps --quiet
