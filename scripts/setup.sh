@@ -51,7 +51,7 @@ missing() {
     have setsid && have setpriv || need util-linux "starts servers as another user, and in the background"
     if $for_tests; then
         have kcat || need kcat "reads the topics as a stranger would (test)"
-        python3 -c 'import jsonschema' 2>/dev/null || need python3-jsonschema "validates records against the published schemas (test)"
+        /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || need python3-jsonschema "validates records against the published schemas (test)"
     fi
 }
 

@@ -60,13 +60,13 @@ async fn x4_bad_input_is_told_clearly_and_nothing_is_stored() {
     customer.order("NO-SUCH-SKU", 1, None).await.expect_problem(422, "unknown_sku");
     let raw = |body: &'static str| customer.request(Method::POST, "/v1/orders").body(body);
     let json_type = ("content-type", "application/json");
-    customer.send(raw("{").header(json_type.0, json_type.1)).await.expect_problem(400, "malformed_json");
+    customer.send(raw("{").header(json_type.0, json_type.1)).await.expect_problem(400, "invalid_json");
     customer
         .send(raw("{}").header("content-type", "text/plain"))
         .await
         .expect_problem(415, "unsupported_media_type");
     let large = json!({"lines": [{"sku": sku, "quantity": 1}], "padding": "x".repeat(65 * 1024)});
-    customer.post("/v1/orders", &large).await.expect_problem(413, "payload_too_large");
+    customer.post("/v1/orders", &large).await.expect_problem(413, "body_too_large");
     for (path, status) in
         [("/v1/orders?limit=0", 422), ("/v1/orders?limit=101", 422), ("/v1/orders?after=edited", 422)]
     {

@@ -20,6 +20,7 @@ async fn o11_cancelling_a_paid_order_refunds_and_restocks_once() {
     assert_eq!(ended["requests"][0]["outcome"], "done");
     customer.until_available(&sku, 5).await;
     customer.post(&path, &json!({})).await.expect_problem(409, "not_cancellable");
+    let ended = customer.see(&id).await;
     // Its delivery timers no longer apply: a day later it is still cancelled.
     let later = customer.ordered(&sku, 1, Some("tok_approve")).await;
     customer.until(&later, &["SHIPPED"]).await;
