@@ -51,6 +51,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let pool = service_kit::database::pool(&settings.database_url, CLIENT, settings.database_connections)
         .context("the database's url is wrong")?;
+    store::read_by_index_only(&pool);
     if !service_kit::database::reachable(&pool, &shutdown).await {
         return Ok(());
     }

@@ -93,14 +93,8 @@ pub(crate) async fn load_items(
     if missing.is_empty() {
         return Ok(());
     }
-    let rows: Vec<ItemRow> = sqlx::query_as(
-        "SELECT i.*, p.product FROM items AS i JOIN products AS p USING (partition_id, sku) \
-         WHERE i.partition_id = $1 AND i.sku = ANY($2)",
-    )
-    .bind(partition)
-    .bind(missing)
-    .fetch_all(tx)
-    .await?;
+    let rows: Vec<ItemRow> =
+        sqlx::query_as(include_str!("items.sql")).bind(partition).bind(missing).fetch_all(tx).await?;
     for row in rows {
         let product = serde_json::from_str(&row.product)
             .map_err(|source| StoreError::unreadable_because("product", source))?;
@@ -145,14 +139,11 @@ async fn load_holds(
     if needs.orders.is_empty() {
         return Ok(());
     }
-    let rows: Vec<HoldRow> = sqlx::query_as(
-        "SELECT order_id, line, sku, customer_id, quantity, status, reason, version, confirmed_version, \
-         returned_version FROM holds WHERE partition_id = $1 AND order_id = ANY($2)",
-    )
-    .bind(partition)
-    .bind(needs.orders.iter().copied().collect::<Vec<Uuid>>())
-    .fetch_all(tx)
-    .await?;
+    let rows: Vec<HoldRow> = sqlx::query_as(include_str!("holds.sql"))
+        .bind(partition)
+        .bind(needs.orders.iter().copied().collect::<Vec<Uuid>>())
+        .fetch_all(tx)
+        .await?;
     for row in rows {
         let unreadable = || StoreError::unreadable("hold");
         let line = LineNumber(u8::try_from(row.line).map_err(|_negative| unreadable())?);
@@ -194,14 +185,11 @@ async fn load_changes(
     if needs.requests.is_empty() {
         return Ok(());
     }
-    let rows: Vec<ChangeRow> = sqlx::query_as(
-        "SELECT request_id, sku, quantity, applied_version, refused_code FROM changes \
-         WHERE partition_id = $1 AND request_id = ANY($2)",
-    )
-    .bind(partition)
-    .bind(needs.requests.iter().copied().collect::<Vec<Uuid>>())
-    .fetch_all(tx)
-    .await?;
+    let rows: Vec<ChangeRow> = sqlx::query_as(include_str!("changes.sql"))
+        .bind(partition)
+        .bind(needs.requests.iter().copied().collect::<Vec<Uuid>>())
+        .fetch_all(tx)
+        .await?;
     for row in rows {
         let outcome = match (row.applied_version, row.refused_code) {
             (Some(version), None) => ChangeOutcome::Applied { version },
@@ -233,9 +221,6 @@ async fn load_customer_units(
         .bind(wanted.iter().map(|(_, customer_id)| customer_id.uuid()).collect::<Vec<_>>())
         .fetch_all(tx)
         .await?;
-    for (sku, customer_id) in wanted {
-        stock.load_customer_units(sku, customer_id, 0);
-    }
     for (text, customer_id, units) in rows {
         stock.load_customer_units(sku(&text)?, CustomerId(customer_id), units);
     }

@@ -7,7 +7,10 @@ WITH item AS (
       FROM UNNEST($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
                   $9::bigint[], $10::bigint[], $11::timestamptz[], $12::uuid[])
         AS n (sku, before, restocked, available, held, sold, granted, version, product_version, updated_at, cause)
-     WHERE i.partition_id = $1 AND i.sku = n.sku AND i.version = n.before
+     CROSS JOIN LATERAL (
+        SELECT f.ctid FROM items AS f WHERE f.partition_id = $1 AND f.sku = n.sku AND f.version = n.before OFFSET 0
+        ) AS found (row_id)
+     WHERE i.ctid = found.row_id
     RETURNING 1
 ), new_hold AS (
     INSERT INTO holds (partition_id, order_id, line, sku, customer_id, quantity, status, reason, version,
@@ -21,7 +24,10 @@ WITH item AS (
        SET status = n.status, confirmed_version = n.confirmed_version, returned_version = n.returned_version
       FROM UNNEST($23::uuid[], $24::smallint[], $25::text[], $26::bigint[], $27::bigint[])
         AS n (order_id, line, status, confirmed_version, returned_version)
-     WHERE h.partition_id = $1 AND h.order_id = n.order_id AND h.line = n.line
+     CROSS JOIN LATERAL (
+        SELECT f.ctid FROM holds AS f WHERE f.partition_id = $1 AND f.order_id = n.order_id AND f.line = n.line OFFSET 0
+        ) AS found (row_id)
+     WHERE h.ctid = found.row_id
     RETURNING 1
 ), entries AS (
     INSERT INTO ledger (partition_id, sku, first_version, entries)
