@@ -1,4 +1,5 @@
 //! `firstcome` as it is used from a shell, on real servers.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod address;
 mod child;
 mod error;
+mod folder;
 mod jars;
 mod java;
 mod kafka;

@@ -1,13 +1,13 @@
 //! The three servers together: started, stopped, killed and started again, each on its own.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use crate::address::{with_database, without_password};
+use crate::folder::{end_leftover, make_dir, pid_file, tail, take_lock};
 use crate::kafka::Kafka;
 use crate::ports::Ports;
 use crate::postgres::Postgres;
@@ -15,7 +15,7 @@ use crate::redis::Redis;
 use crate::{
     GuardedChild, GuardedCommand, Part, PidFile, Progress, Server, Signal, StackError, StackOptions,
 };
-use crate::{kafka, postgres, redis};
+use crate::{folder, kafka, postgres, redis};
 
 const POLL: Duration = Duration::from_millis(50);
 /// How long a part may take to end when asked to.
@@ -132,15 +132,7 @@ impl Stack {
     /// The process that owns the folder's stack right now, if any; 0 when it did not say who it is. A folder whose owner died has none.
     #[must_use]
     pub fn owner_of(dir: &Path) -> Option<u32> {
-        let path = lock_path(dir);
-        let file = File::open(&path).ok()?;
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                Some(text.trim().parse().unwrap_or_default())
-            }
-            Ok(()) | Err(TryLockError::Error(_)) => None,
-        }
+        folder::owner(dir)
     }
 
     /// The process of a part in that folder, by its pid file; for those who only look on.
@@ -417,129 +409,5 @@ pub async fn probe(part: Part, address: &str) -> Result<(), String> {
         Part::Kafka => kafka::answers(address.to_owned(), Duration::from_secs(2)).await,
         Part::Postgres => postgres::answers(address).await,
         Part::Redis => redis::answers(address).await,
-    }
-}
-
-fn lock_path(dir: &Path) -> PathBuf {
-    dir.join("run").join("lock")
-}
-
-fn pid_file(dir: &Path, part: Part) -> PidFile {
-    PidFile::new(dir.join("run").join(format!("{}.pid", part.file_name())))
-}
-
-/// Makes the folder so that PostgreSQL's own user can pass through it, and returns its absolute path.
-fn make_dir(dir: &Path) -> Result<PathBuf, StackError> {
-    for folder in [dir.to_owned(), dir.join("run"), dir.join("log")] {
-        fs::create_dir_all(&folder).map_err(StackError::io("make", &folder))?;
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).map_err(StackError::io("protect", dir))?;
-    dir.canonicalize().map_err(StackError::io("find", dir))
-}
-
-/// One owner at a time; the system releases the lock when the owner dies.
-async fn take_lock(dir: &Path) -> Result<File, StackError> {
-    let path = lock_path(dir);
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(StackError::io("open", &path))?;
-    let mut taken = file.try_lock();
-    // `owner_of` holds the lock for a moment.
-    for _ in 0..10 {
-        if !matches!(taken, Err(TryLockError::WouldBlock)) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        taken = file.try_lock();
-    }
-    match taken {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            drop(file.read_to_string(&mut text));
-            return Err(StackError::Locked { dir: dir.to_owned(), pid: text.trim().parse().ok() });
-        }
-        Err(TryLockError::Error(error)) => return Err(StackError::io("lock", path)(error)),
-    }
-    let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    written.map_err(StackError::io("write", path))?;
-    Ok(file)
-}
-
-/// We hold the lock, so a process of an earlier owner that still lives is on its way out, or its watcher was killed too.
-async fn end_leftover(dir: &Path, part: Part) -> Result<(), StackError> {
-    let file = pid_file(dir, part);
-    let began = Instant::now();
-    while let Some(pid) = file.alive() {
-        if began.elapsed() > Duration::from_secs(20) {
-            let log = dir.join("log").join(format!("{}.log", part.file_name()));
-            let last_status = format!("process {pid} of an earlier run does not end");
-            return Err(StackError::NotReady { part, waited: began.elapsed(), last_status, log });
-        }
-        tracing::warn!(%part, pid, "ending a leftover of an earlier run");
-        Signal::Kill.send(pid).map_err(StackError::io("end the process of", file.path()))?;
-        tokio::time::sleep(POLL).await;
-    }
-    file.remove();
-    Ok(())
-}
-
-/// What was written to a log since `from`, at most its last 64 KiB.
-fn tail(log: &Path, from: u64) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(log)?;
-        let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(from.max(end.saturating_sub(64 * 1024))))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
-}
-
-/// `scheme://authority/whatever?options` with another database.
-fn with_database(url: &str, database: &str) -> String {
-    let (base, options) = match url.split_once('?') {
-        Some((base, options)) => (base, Some(options)),
-        None => (url, None),
-    };
-    let after_scheme = base.find("://").map_or(0, |at| at + 3);
-    let authority_end = base.get(after_scheme..).and_then(|rest| rest.find('/')).map(|at| at + after_scheme);
-    let authority = authority_end.and_then(|end| base.get(..end)).unwrap_or(base);
-    match options {
-        Some(options) => format!("{authority}/{database}?{options}"),
-        None => format!("{authority}/{database}"),
-    }
-}
-
-/// The address as it may be shown.
-fn without_password(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
-    let shown = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{shown}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{with_database, without_password};
-
-    #[test]
-    fn only_the_database_of_a_url_is_replaced() {
-        assert_eq!(
-            with_database("postgres://u:p@h:5/x?sslmode=require", "api"),
-            "postgres://u:p@h:5/api?sslmode=require"
-        );
-        assert_eq!(with_database("postgres://h", "api"), "postgres://h/api");
-        assert_eq!(with_database("postgres://h/", "api"), "postgres://h/api");
-    }
-
-    #[test]
-    fn a_shown_address_has_no_password() {
-        assert_eq!(without_password("postgres://u:secret@h:5/x"), "postgres://h:5/x");
-        assert_eq!(without_password("h:9092,i:9092"), "h:9092,i:9092");
     }
 }
