@@ -79,6 +79,7 @@ pub struct OrderedLine {
 
 /// Deadlines that hold for one saga, recorded when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Policy {
     /// Length of a delivery day, milliseconds.
     pub day_ms: u64,
