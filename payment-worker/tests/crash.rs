@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use domain_types::OrderId;
+use local_stack::Part;
 use payment_domain::MovementKind;
 use schemas::OrderSagaMessage;
 use support::{DEADLINE, Order, World};
@@ -38,6 +39,39 @@ async fn a_successor_makes_the_killed_workers_call_with_the_same_key() {
     assert!(matches!(world.message(&order).await, OrderSagaMessage::PaymentApproved(_)));
     assert_eq!(world.book(&order).await, [("approved".to_owned(), 0)]);
     assert_eq!(world.movements_of(&order).await, [MovementKind::Charged]);
+}
+
+#[tokio::test]
+async fn a_database_killed_in_the_middle_loses_nothing_and_charges_once() {
+    let stack = testkit::private_stack("database-killed").await;
+    let world = World::on(&stack).await;
+    // A pause so long that the second call waits in its row.
+    let mut settings = NARROW.to_vec();
+    settings.push(("PAYMENT_WORKER__CALLS__FIRST_RETRY_MS", "1500"));
+    let _worker = world.start_process(&settings);
+    let orders: Vec<Order> = (0..200).map(|_| Order::new()).collect();
+    let charges: Vec<_> = orders.iter().map(|order| order.charge("tok_unknown_approve", 1)).collect();
+    world.send(&charges).await;
+    eventually(DEADLINE, "some are answered", async || match answered(&world).await {
+        0 => Err("none"),
+        _ => Ok(()),
+    })
+    .await;
+    stack.kill_part(Part::Postgres).await.unwrap();
+    stack.start_part(Part::Postgres).await.unwrap();
+    eventually(DEADLINE, "every order is answered", async || {
+        let answered = answered(&world).await;
+        if answered == orders.len() { Ok(()) } else { Err(format!("{answered} answered")) }
+    })
+    .await;
+    check_replies(&world).await;
+    let movements = world.movements().await;
+    assert_eq!(movements.len(), 200);
+    let taken: i64 = sqlx::query_scalar("SELECT count(*) FROM simulated_charges WHERE outcome = 'approved'")
+        .fetch_one(&world.database().await)
+        .await
+        .unwrap();
+    assert_eq!(taken, 200);
 }
 
 /// Few places in memory and few turns, so that rows, back-off and take-over are all on the way of every charge.

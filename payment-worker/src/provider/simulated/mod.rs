@@ -4,6 +4,8 @@
 mod book;
 mod outcomes;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
