@@ -54,9 +54,10 @@ fn pom_folder() -> Result<PathBuf, StackError> {
 async fn fetch(pom: &Path, jars: &Path) -> Result<(), StackError> {
     let partial = jars.with_extension(format!("partial-{}", std::process::id()));
     let output = Command::new("mvn")
-        .args(["--batch-mode", "--quiet", "--file"])
+        .args(["--batch-mode", "--quiet", "-Dstyle.color=never", "--file"])
         .arg(pom)
-        .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+        // Named in full, with its version: then nothing else is fetched, and an error names what could not be.
+        .args(["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies", "-DincludeScope=runtime"])
         .arg(format!("-DoutputDirectory={}", partial.display()))
         .kill_on_drop(true)
         .output()
@@ -72,7 +73,7 @@ async fn fetch(pom: &Path, jars: &Path) -> Result<(), StackError> {
         return Err(StackError::Command {
             what: "fetching Kafka's jars with Maven",
             status: output.status.to_string(),
-            last_line: line.to_owned(),
+            last_line: line.rsplit("[ERROR] ").next().unwrap_or(line).to_owned(),
         });
     }
     match fs::rename(&partial, jars) {

@@ -39,7 +39,7 @@ impl Postgres {
             postgres.check_data().await?;
         } else {
             progress(Part::Postgres, "making its data folder");
-            postgres.initdb(dir, &home).await?;
+            postgres.initdb(&home).await?;
         }
         postgres.remove_stale_lock()?;
         Ok(postgres)
@@ -97,7 +97,7 @@ impl Postgres {
     }
 
     /// Makes the data folder beside its final place and renames it: an interrupted one never looks complete.
-    async fn initdb(&self, dir: &Path, home: &Path) -> Result<(), StackError> {
+    async fn initdb(&self, home: &Path) -> Result<(), StackError> {
         let nursery = home.join("postgres.new");
         if nursery.exists() {
             fs::remove_dir_all(&nursery).map_err(StackError::io("remove", &nursery))?;
@@ -129,10 +129,6 @@ impl Postgres {
         check("making PostgreSQL's data folder", output, &nursery)?;
         fs::rename(nursery.join("data"), &self.data).map_err(StackError::io("rename", &nursery))?;
         fs::remove_dir_all(&nursery).map_err(StackError::io("remove", &nursery))?;
-        if home != dir {
-            let note = dir.join("run").join("postgres.home");
-            fs::write(&note, home.display().to_string()).map_err(StackError::io("write", &note))?;
-        }
         Ok(())
     }
 
@@ -263,6 +259,9 @@ async fn choose_home(dir: &Path, run_as: Option<&str>) -> Result<PathBuf, StackE
         dir.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let home = PathBuf::from("/var/lib/firstcome").join(name.trim_matches('-'));
     fs::create_dir_all(&home).map_err(StackError::io("make", &home))?;
+    // So that whoever deletes the folder finds this, too.
+    let note = dir.join("run").join("postgres.home");
+    fs::write(&note, home.display().to_string()).map_err(StackError::io("write", &note))?;
     Ok(home)
 }
 
