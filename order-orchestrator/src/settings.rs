@@ -1,0 +1,56 @@
+//! Settings.
+
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+
+/// All settings with what they mean, as TOML.
+pub const EXAMPLE_SETTINGS: &str = include_str!("../order-orchestrator.example.toml");
+
+/// Settings of the orchestrator. There is no `Debug`: the database's url may hold a password.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Kafka: `host:port,...`.
+    pub brokers: String,
+    /// The service's own database.
+    pub database_url: String,
+    /// Connections to it; each owned partition uses one while it works.
+    #[serde(default = "default_connections")]
+    pub database_connections: u32,
+    /// Health, readiness and metrics.
+    #[serde(default = "default_admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// Sagas that each owned partition keeps in memory between batches.
+    #[serde(default = "default_cached_sagas")]
+    pub cached_sagas: usize,
+    /// Static member id of the consumer group.
+    #[serde(default)]
+    pub instance_id: Option<String>,
+}
+
+const fn default_connections() -> u32 {
+    8
+}
+
+fn default_admin_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9101))
+}
+
+const fn default_cached_sagas() -> usize {
+    40_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_settings_are_settings_and_show_the_defaults() {
+        let example: Settings = toml::from_str(EXAMPLE_SETTINGS).unwrap();
+        assert_eq!(example.database_connections, default_connections());
+        assert_eq!(example.admin_listen, default_admin_listen());
+        assert_eq!(example.cached_sagas, default_cached_sagas());
+        assert!(toml::from_str::<Settings>(&format!("{EXAMPLE_SETTINGS}\nunknown = 1")).is_err());
+    }
+}
