@@ -65,7 +65,10 @@ pub(crate) async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>)
             tracing::warn!(error = &error as &dyn std::error::Error, "the database failed");
             Err(Problem::unavailable("the database"))
         }
-        Err(_elapsed) => Err(Problem::unavailable("the database")),
+        Err(_elapsed) => {
+            tracing::warn!(within = ?DATABASE_WITHIN, "the database does not answer");
+            Err(Problem::unavailable("the database"))
+        }
     }
 }
 

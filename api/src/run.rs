@@ -167,7 +167,7 @@ impl Tasks {
     }
 
     /// First what has been taken is published, then the rest ends.
-    async fn finish(self) {
+    async fn finish(&self) {
         self.intake_end.cancel();
         self.intake.close();
         if tokio::time::timeout(DRAIN, self.intake.wait()).await.is_err() {
@@ -178,6 +178,14 @@ impl Tasks {
         self.end.cancel();
         self.background.close();
         self.background.wait().await;
+    }
+}
+
+impl Drop for Tasks {
+    /// A node that is dropped instead of shut down leaves nothing running either.
+    fn drop(&mut self) {
+        self.intake_end.cancel();
+        self.end.cancel();
     }
 }
 

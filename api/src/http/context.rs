@@ -102,7 +102,8 @@ fn render(mut response: Response, trace: &Trace) -> Response {
         None => return response,
     };
     if status.is_server_error() {
-        tracing::warn!(trace_id = trace.trace_id(), status = status.as_u16(), problem = ?problem, "request failed");
+        // A dependency that is away is logged where that is noticed.
+        tracing::debug!(trace_id = trace.trace_id(), status = status.as_u16(), problem = ?problem, "request failed");
     }
     let mut rendered = problem.render(trace.trace_id());
     for (name, value) in response.headers() {

@@ -1,0 +1,12 @@
+//! The api on a real Kafka and PostgreSQL. The tests play the part of the saga and the stock worker.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod bad_input;
+mod catalogue;
+mod intake;
+mod orders;
+mod outages;
+mod requests;
+mod support;
+mod tokens;
