@@ -23,10 +23,8 @@ use crate::{NextOffset, Record};
 const POLL: Duration = Duration::from_millis(20);
 /// How many records one round of polling takes at most.
 const ROUND: usize = 5_000;
-/// How long a seek may take.
-const SEEK: Duration = Duration::from_secs(2);
 
-/// One reading of a partition, from one seek to the next. Records of an earlier reading must never reach an owner that
+/// One reading of a partition, from one assignment with an offset to the next. Records of an earlier reading must never reach an owner that
 /// has asked for a later one: there may be a gap between its position and them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Reading(pub(crate) u64);
@@ -137,15 +135,13 @@ impl ConsumerContext for GroupContext {
 }
 
 impl GroupContext {
-    /// Nothing may be read before the partition is taken over: start at the end, paused.
+    /// Nothing is read before the partition is taken over: until then it stands at the end of the log, and what arrives
+    /// is dropped.
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList, partitions: &[i32]) {
         for partition in partitions {
             log_error(list.set_partition_offset(&self.topic, *partition, KafkaOffset::End), "assign");
         }
         log_error(consumer.incremental_assign(list), "assign");
-        if !partitions.is_empty() {
-            log_error(consumer.pause(list), "pause");
-        }
         let mut inboxes = lock(&self.inboxes);
         let fresh: Vec<_> =
             partitions.iter().map(|partition| (*partition, Arc::new(Inbox::default()))).collect();
@@ -172,8 +168,8 @@ pub(crate) struct Poller {
     consumer: BaseConsumer<GroupContext>,
     topic: Arc<str>,
     orders: thread_mpsc::Receiver<Order>,
-    /// Partitions to seek; tried again until the client is ready for it.
-    to_seek: HashMap<i32, (NextOffset, Reading)>,
+    /// Readings to begin; tried again until the client is ready for it.
+    to_read: HashMap<i32, (NextOffset, Reading)>,
     /// Paused because their inbox is full.
     full: Vec<i32>,
     inbox_records: usize,
@@ -195,7 +191,7 @@ impl Poller {
             consumer,
             topic: Arc::clone(topic),
             orders,
-            to_seek: HashMap::new(),
+            to_read: HashMap::new(),
             full: Vec::new(),
             inbox_records,
         })
@@ -207,7 +203,7 @@ impl Poller {
             loop {
                 match self.orders.try_recv() {
                     Ok(Order::Read(partition, next, reading)) => {
-                        self.to_seek.insert(partition, (next, reading));
+                        self.to_read.insert(partition, (next, reading));
                     }
                     Err(thread_mpsc::TryRecvError::Empty) => break,
                     Ok(Order::Stop) | Err(thread_mpsc::TryRecvError::Disconnected) => {
@@ -216,7 +212,7 @@ impl Poller {
                     }
                 }
             }
-            self.seek();
+            self.begin_readings();
             self.resume_drained();
             self.round();
         }
@@ -226,24 +222,39 @@ impl Poller {
         lock(&self.consumer.context().inboxes).get(&partition).cloned()
     }
 
-    fn one(&self, partition: i32) -> TopicPartitionList {
+    fn one(&self, partition: i32, offset: KafkaOffset) -> Result<TopicPartitionList, KafkaError> {
         let mut list = TopicPartitionList::new();
-        list.add_partition(&self.topic, partition);
-        list
+        list.add_partition_offset(&self.topic, partition, offset)?;
+        Ok(list)
     }
 
-    fn seek(&mut self) {
-        for (partition, (next, reading)) in std::mem::take(&mut self.to_seek) {
+    /// Stops or goes on with fetching; what was fetched and not polled yet is fetched again.
+    fn set_paused(&self, partition: i32, paused: bool) {
+        let done = self
+            .one(partition, KafkaOffset::Invalid)
+            .and_then(|one| if paused { self.consumer.pause(&one) } else { self.consumer.resume(&one) });
+        log_error(done, if paused { "pause" } else { "resume" });
+    }
+
+    /// Begins a reading: the partition is assigned anew, with the offset. A seek would race with the question for the
+    /// end of the log that the first assignment asks, and could lose.
+    fn begin_readings(&mut self) {
+        for (partition, (next, reading)) in std::mem::take(&mut self.to_read) {
             let Some(inbox) = self.inbox(partition) else { continue };
-            let sought = self.consumer.seek(&self.topic, partition, KafkaOffset::Offset(next.0), SEEK);
-            if let Err(error) = sought {
-                tracing::debug!(%error, partition, "seek is tried again");
-                self.to_seek.insert(partition, (next, reading));
+            let one = self.one(partition, KafkaOffset::Offset(next.0));
+            let begun = one.and_then(|one| {
+                self.consumer.incremental_unassign(&one)?;
+                self.consumer.incremental_assign(&one)?;
+                // It may have been paused because its inbox was full.
+                self.consumer.resume(&one)
+            });
+            if let Err(error) = begun {
+                tracing::warn!(%error, partition, topic = %self.topic, "reading is tried again");
+                self.to_read.insert(partition, (next, reading));
                 continue;
             }
             inbox.begin(reading);
             self.full.retain(|full| *full != partition);
-            log_error(self.consumer.resume(&self.one(partition)), "resume");
         }
     }
 
@@ -251,7 +262,7 @@ impl Poller {
         for partition in std::mem::take(&mut self.full) {
             match self.inbox(partition) {
                 Some(inbox) if inbox.len() > self.inbox_records / 4 => self.full.push(partition),
-                Some(_) => log_error(self.consumer.resume(&self.one(partition)), "resume"),
+                Some(_) => self.set_paused(partition, false),
                 None => {}
             }
         }
@@ -275,7 +286,7 @@ impl Poller {
             let Some(inbox) = self.inbox(partition) else { continue };
             inbox.put(records);
             if inbox.len() > self.inbox_records && !self.full.contains(&partition) {
-                log_error(self.consumer.pause(&self.one(partition)), "pause");
+                self.set_paused(partition, true);
                 self.full.push(partition);
             }
         }

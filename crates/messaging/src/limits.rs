@@ -23,6 +23,8 @@ pub struct Limits {
     pub back_off_max: Duration,
     /// Quiet time after which published outbox rows are deleted.
     pub outbox_quiet: Duration,
+    /// Quiet time after which the log is asked whether there is more than what arrived.
+    pub liveness: Duration,
     /// How long a shutdown waits for the transaction in hand and its outputs.
     pub drain: Duration,
 }
@@ -39,6 +41,7 @@ impl Default for Limits {
             back_off_min: Duration::from_millis(20),
             back_off_max: Duration::from_secs(2),
             outbox_quiet: Duration::from_secs(1),
+            liveness: Duration::from_secs(5),
             drain: Duration::from_secs(10),
         }
     }

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) fencings: IntCounterVec,
     pub(crate) retries: IntCounterVec,
     pub(crate) control_ignored: IntCounterVec,
+    pub(crate) read_again: IntCounterVec,
 }
 
 const LABELS: &[&str] = &["topic", "partition"];
@@ -64,6 +65,7 @@ impl Metrics {
                 "ownerships lost to another owner or an unknown commit",
             )?,
             retries: counter("messaging_retries_total", "transactions rolled back and tried again")?,
+            read_again: counter("messaging_read_again_total", "times that missing records were read again")?,
             control_ignored: counter(
                 "messaging_control_ignored_total",
                 "control records that meant nothing here",

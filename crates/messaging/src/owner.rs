@@ -49,6 +49,9 @@ pub trait Ports: Send {
     /// When the handler wants to work next.
     fn next_work(&self) -> Option<Timestamp>;
 
+    /// Whether the log has every offset; a compacted one has not.
+    fn is_contiguous(&self) -> bool;
+
     /// The consumer group.
     fn group(&self) -> &str;
 
@@ -76,6 +79,8 @@ pub enum Observed {
     Unpublished(usize),
     /// The next record to read.
     Position(NextOffset),
+    /// The log is read again from where records are missing.
+    ReadAgain,
     /// A control record was skipped: it names another group, or nothing that is parked.
     ControlIgnored,
 }
@@ -245,6 +250,11 @@ impl<P: Ports> Owner<P> {
         self.queue.len()
     }
 
+    /// Whether the log ends behind the last record that is here.
+    pub fn is_behind(&self, end: i64) -> bool {
+        self.queue.is_empty() && self.owned.as_ref().is_some_and(|owned| owned.begun && owned.next.0 < end)
+    }
+
     /// Whether committed outputs wait to be published.
     pub fn has_unpublished(&self) -> bool {
         self.owned.as_ref().is_some_and(|owned| !owned.unpublished.is_empty())
@@ -262,16 +272,29 @@ impl<P: Ports> Owner<P> {
         self.culprits.clear();
     }
 
-    /// Records in offset order. Those before the position are dropped.
+    /// Records in offset order. Those before the position are dropped; if there is a gap, what is missing is read again.
     pub fn offer(&mut self, records: impl IntoIterator<Item = Record>) {
-        let Some(owned) = self.owned.as_ref().filter(|owned| owned.begun) else { return };
+        let Some(next) = self.owned.as_ref().filter(|owned| owned.begun).map(|owned| owned.next) else {
+            return;
+        };
         for record in records {
-            let wanted = self.queue.back().map_or(owned.next, |slot| slot.record.offset.next());
+            let wanted = self.queue.back().map_or(next, |slot| slot.record.offset.next());
+            if record.offset.0 > wanted.0 && self.ports.is_contiguous() {
+                return self.read_again();
+            }
             if record.offset.0 >= wanted.0 {
                 let parsed = self.ports.parse(&record);
                 self.queue.push_back(Slot { record, parsed });
             }
         }
+    }
+
+    /// Reads from the first record that is not here: records are missing, or none come although there are some.
+    pub fn read_again(&mut self) {
+        let Some(owned) = self.owned.as_ref().filter(|owned| owned.begun) else { return };
+        let wanted = self.queue.back().map_or(owned.next, |slot| slot.record.offset.next());
+        self.ports.observe(Observed::ReadAgain);
+        self.ports.read_from(wanted);
     }
 
     /// Publishes what is committed. Part of [`Owner::step`], and all that a shutdown still does.

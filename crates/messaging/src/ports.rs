@@ -82,14 +82,29 @@ impl<F: HandlerFactory> PgPorts<F> {
         }
     }
 
-    async fn ask_log(&mut self) -> Result<LogFacts, Failure> {
+    fn is_compacted(&self) -> bool {
+        schemas::Topic::by_name(&self.key.topic).is_some_and(schemas::Topic::is_compacted)
+    }
+
+    /// One past the last offset of the log; `None` if the broker does not tell.
+    pub(crate) async fn end_of_log(&mut self) -> Option<i64> {
         let (reader, topic, partition) =
             (Arc::clone(&self.shared.reader), self.key.topic.clone(), self.key.partition);
         let asked = tokio::task::spawn_blocking(move || {
             let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.bounds(&topic, partition).map(|(_, high)| high)
+        });
+        asked.await.ok().and_then(Result::ok)
+    }
+
+    async fn ask_log(&mut self) -> Result<LogFacts, Failure> {
+        let (reader, topic, partition) =
+            (Arc::clone(&self.shared.reader), self.key.topic.clone(), self.key.partition);
+        let is_compacted = self.is_compacted();
+        let asked = tokio::task::spawn_blocking(move || {
+            let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
             let (low, high) = reader.bounds(&topic, partition)?;
-            let compacted = schemas::Topic::by_name(&topic).is_some_and(schemas::Topic::is_compacted);
-            let log_id = if compacted { None } else { reader.log_id(&topic, partition, low, high)? };
+            let log_id = if is_compacted { None } else { reader.log_id(&topic, partition, low, high)? };
             Ok::<_, rdkafka::error::KafkaError>(LogFacts { low, high, log_id })
         });
         match asked.await {
@@ -286,6 +301,10 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
         self.handler.as_ref().and_then(Handler::next_work)
     }
 
+    fn is_contiguous(&self) -> bool {
+        !self.is_compacted()
+    }
+
     fn group(&self) -> &str {
         &self.key.group
     }
@@ -319,6 +338,14 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
                     .set(i64::try_from(batches).unwrap_or(i64::MAX));
             }
             Observed::Position(next) => self.next.store(next.0, std::sync::atomic::Ordering::Relaxed),
+            Observed::ReadAgain => {
+                tracing::warn!(
+                    topic = self.key.topic,
+                    partition = self.key.partition,
+                    "records are read again"
+                );
+                metrics.read_again.with_label_values(labels).inc();
+            }
             Observed::ControlIgnored => metrics.control_ignored.with_label_values(labels).inc(),
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain_types::Timestamp;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
@@ -46,8 +47,19 @@ pub(crate) fn to_record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Reco
 
 /// A consumer without a group, for questions about a log. Its calls block: use them on threads that may.
 pub struct LogReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
 }
+
+/// Errors of the connection show as answers that do not come; they need no line each in the log.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka reader reports an error");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 impl LogReader {
     /// Makes the client; connects when asked something.
@@ -57,7 +69,7 @@ impl LogReader {
     pub fn new(brokers: &str) -> Result<Self, KafkaError> {
         let mut options = consumer_options(brokers, "log-reader");
         options.set("group.id", "log-reader");
-        Ok(Self { consumer: options.create()? })
+        Ok(Self { consumer: options.create_with_context(Quiet)? })
     }
 
     /// The cluster's id.

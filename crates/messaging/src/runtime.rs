@@ -213,6 +213,7 @@ async fn own<F: HandlerFactory>(
     let start = Instant::now();
     let now = || Now { wall: wall_clock(), elapsed: start.elapsed() };
     let mut was_reading = false;
+    let mut heard = Instant::now();
     loop {
         if stop.is_cancelled() {
             drain(owner, shared.config.limits.drain).await;
@@ -223,6 +224,15 @@ async fn own<F: HandlerFactory>(
             was_reading = reading;
             let status = if reading { PartitionStatus::Owned } else { PartitionStatus::TakingOver };
             shared.status.set(&shared.topic, owner.ports.partition(), status);
+        }
+        if owner.queued() > 0 || inbox.len() > 0 {
+            heard = Instant::now();
+        } else if reading && heard.elapsed() >= shared.config.limits.liveness {
+            heard = Instant::now();
+            // A fetcher can stall without an error; then records wait in the log that never arrive.
+            if owner.ports.end_of_log().await.is_some_and(|end| owner.is_behind(end)) && inbox.len() == 0 {
+                owner.read_again();
+            }
         }
         let room = (2 * shared.config.limits.batch_records).saturating_sub(owner.queued());
         if reading && room > 0 {
@@ -235,7 +245,7 @@ async fn own<F: HandlerFactory>(
             Stepped::Idle(wait) => {
                 // More records may join a batch that waits for its pace; only an empty queue waits for arrivals.
                 let arrivals = owner.queued() == 0;
-                let wait = wait.unwrap_or(Duration::from_secs(5));
+                let wait = wait.unwrap_or(Duration::MAX).min(shared.config.limits.liveness);
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = inbox.arrived.notified(), if arrivals => {}

@@ -142,6 +142,10 @@ impl Ports for Virtual {
         None
     }
 
+    fn is_contiguous(&self) -> bool {
+        true
+    }
+
     fn group(&self) -> &str {
         "virtual"
     }
@@ -204,6 +208,9 @@ proptest! {
             if what == 0 {
                 owners[who] = owner(&world); // kill -9 and restart
             } else {
+                if what == 1 && let Some(cursor) = owners[who].ports.cursor.as_mut() {
+                    *cursor += 1; // a record does not arrive
+                }
                 step(&mut owners[who], turn as u64);
             }
         }
