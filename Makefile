@@ -44,11 +44,13 @@ test: ## Set up and run every test, on private servers (ARGS go to cargo test)
 	@cargo build --locked --workspace --bins
 	@$(FILES) cargo test --locked --workspace $(ARGS)
 
-lint: ## Formatting, lints, and the proof that the pure packages do no I/O
+lint: ## Formatting, lints, what the documents name, and the proof that the pure packages do no I/O
 	@scripts/setup.sh
 	@cargo fmt --all -- --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-purity.sh
+	@scripts/crate-graph.sh --check
+	@scripts/check-docs.sh
 
 fmt: ## Format
 	@cargo fmt --all
@@ -56,9 +58,10 @@ fmt: ## Format
 purity: ## Only the proof that the pure packages do no I/O
 	@scripts/check-purity.sh
 
-schemas: ## Generate JSON Schema and AsyncAPI from the types
+schemas: ## Generate JSON Schema, AsyncAPI and docs/topics.md from the types
 	@cargo run --locked --quiet -p schemas --example generate
 
-docs: schemas ## Generate what docs are made from code: schemas, saga diagram and matrix, API documentation of the crates
+docs: schemas ## Generate what docs are made from code: schemas, topics, crates, saga; API documentation of the crates
+	@scripts/crate-graph.sh
 	@cargo run --locked --quiet -p saga --example docs
 	@cargo doc --locked --workspace --no-deps --quiet

@@ -1,6 +1,7 @@
-//! JSON Schema and AsyncAPI documents, made from the types.
+//! JSON Schema and AsyncAPI documents, and the page about topics, made from the types.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
@@ -16,6 +17,49 @@ pub fn files() -> BTreeMap<String, String> {
     }
     files.insert("asyncapi.json".to_owned(), pretty(&asyncapi()));
     files
+}
+
+/// The content of `docs/topics.md`: the topics, and every message version that this build can read.
+pub fn topics_page() -> String {
+    let mut page = String::from(
+        "# Topics\n\nGenerated from `schemas/` by `make schemas`; a test fails when it is not current.\n\n\
+         | Topic | Key | Kept | Written by | Read by |\n|---|---|---|---|---|\n",
+    );
+    for topic in Topic::ALL {
+        // Writing to a String can't fail.
+        let _ok = writeln!(
+            page,
+            "| `{}` | {} | {} | {} | {} |",
+            topic.name(),
+            topic.key(),
+            if topic.is_compacted() { "newest of each key" } else { "for ever" },
+            topic.written_by().join(", "),
+            topic.read_by().join(", "),
+        );
+    }
+    page.push_str(
+        "\nAll topics have the same number of partitions and `LogAppendTime`. Every consumer writes its dead letters, \
+         and reads\nthem at its start. Anybody may read `order-events`, `stock-events`, `stock-levels` and \
+         `dead-letters`.\n",
+    );
+    for topic in Topic::ALL {
+        let specs: Vec<MessageSpec> =
+            catalogue().into_iter().filter(|spec| spec.topic == Some(topic)).collect();
+        if !specs.is_empty() {
+            messages_table(&mut page, &format!("`{}`", topic.name()), &specs);
+        }
+    }
+    let control: Vec<MessageSpec> = catalogue().into_iter().filter(|spec| spec.topic.is_none()).collect();
+    messages_table(&mut page, "Control records, on any topic with an owner", &control);
+    page
+}
+
+fn messages_table(page: &mut String, title: &str, specs: &[MessageSpec]) {
+    let _ok = write!(page, "\n## {title}\n\n| Message | Version | Meaning |\n|---|---|---|\n");
+    for MessageSpec { message_type, version, description, .. } in specs {
+        let example = format!("../schemas/golden/{message_type}.v{version}.json");
+        let _ok = writeln!(page, "| [`{message_type}`]({example}) | {version} | {} |", description.trim());
+    }
 }
 
 fn pretty(value: &Value) -> String {

@@ -68,6 +68,29 @@ impl Topic {
         }
     }
 
+    /// The packages that write it.
+    pub const fn written_by(self) -> &'static [&'static str] {
+        match self {
+            Self::OrderSaga => &["api", "order-orchestrator", "payment-worker", "stock-worker"],
+            Self::StockCommands => &["api", "order-orchestrator"],
+            Self::PaymentCommands | Self::OrderEvents => &["order-orchestrator"],
+            Self::StockEvents | Self::StockLevels => &["stock-worker"],
+            Self::DeadLetters => &["api", "order-orchestrator", "payment-worker", "stock-worker"],
+        }
+    }
+
+    /// The packages that read it. `order-events`, `stock-levels` and `dead-letters` are for others too.
+    pub const fn read_by(self) -> &'static [&'static str] {
+        match self {
+            Self::OrderSaga => &["order-orchestrator"],
+            Self::StockCommands => &["stock-worker"],
+            Self::PaymentCommands => &["payment-worker"],
+            Self::OrderEvents | Self::StockEvents => &["api"],
+            Self::StockLevels => &["api", "stock-worker"],
+            Self::DeadLetters => &["api", "order-orchestrator", "payment-worker", "stock-worker"],
+        }
+    }
+
     /// The topic of that name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|topic| topic.name() == name)

@@ -10,3 +10,13 @@ fn the_generated_documents_are_current() {
         assert!(committed == content, "schemas/generated/{name} is not current: run `make schemas`");
     }
 }
+
+#[test]
+fn the_page_about_topics_is_current() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/topics.md");
+    let committed = std::fs::read_to_string(page).unwrap_or_default();
+    assert!(
+        committed == schemas::generate::topics_page(),
+        "docs/topics.md is not current: run `make schemas`"
+    );
+}
