@@ -74,7 +74,7 @@ pub(crate) async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>)
 
 /// All routes, and around them what every answer gets.
 pub(crate) fn router(app: App, metrics: HttpMetrics) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/v1/orders", post(orders::submit::submit).get(orders::read::list))
         .route("/v1/orders/{id}", get(orders::read::one))
         .route("/v1/orders/{id}/payment", post(orders::requests::pay))
@@ -87,7 +87,12 @@ pub(crate) fn router(app: App, metrics: HttpMetrics) -> Router {
         .route("/v1/admin/stock-changes/{id}", get(products::changes::one))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(app)
+        .with_state(app);
+    surrounded(routes, metrics)
+}
+
+fn surrounded(routes: Router, metrics: HttpMetrics) -> Router {
+    routes
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_WITHIN))
         .layer(CatchPanicLayer::custom(panicked))
@@ -131,4 +136,30 @@ pub(crate) fn consumers_missing(consumers: &[(&'static str, Status)]) -> Vec<Str
         .iter()
         .filter_map(|(topic, status)| status.ready().err().map(|missing| format!("{topic}: {missing}")))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_document_like_any_other_error() {
+        async fn panics(request: Request) {
+            assert!(request.uri().path().is_empty(), "on purpose");
+        }
+        let routes = Router::new().route("/", get(panics));
+        let metrics = HttpMetrics::register(&prometheus::Registry::new()).unwrap();
+        let response = surrounded(routes, metrics).oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(response.headers().contains_key("traceresponse"));
+        let body = to_bytes(response.into_body(), MAX_BODY_BYTES).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((body["code"].as_str(), body["status"].as_u64()), (Some("internal"), Some(500)));
+        assert!(!body.to_string().contains("on purpose"), "{body}");
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain_types::OrderId;
 use futures::future::join_all;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use schemas::{OrderSagaMessage, Topic};
 use serde_json::json;
 use testkit::eventually;
@@ -217,4 +217,48 @@ async fn many_orders_at_once_share_statements() {
     };
     assert_eq!(figure("api_intake_batch_orders_sum"), 300.0);
     assert!(figure("api_intake_batch_orders_count") < 200.0, "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_publishes_what_was_kept_and_the_next_node_knows_it() {
+    let world = World::shared().await;
+    let node = world.node().await;
+    let log = world.follow(Topic::OrderSaga);
+    let sku = world.product(&node, won(1_000)).await;
+    let customer = new_customer();
+    let token = customer_token(customer);
+    let requests: Vec<_> = (0..60)
+        .map(|key| {
+            let request = node.request(Method::POST, "/v1/orders", Some(&token));
+            tokio::spawn(request.header("Idempotency-Key", key.to_string()).json(&one_of(&sku)).send())
+        })
+        .collect();
+    eventually(SOON, "orders are under way", async || {
+        let kept = world.intake_rows(customer).await;
+        if kept > 0 { Ok(()) } else { Err(kept) }
+    })
+    .await;
+    node.shut_down().await;
+    let kept: Vec<Uuid> = sqlx::query_scalar("SELECT order_id FROM intake WHERE customer_id = $1")
+        .bind(customer.uuid())
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    for id in &kept {
+        log.commands(OrderId(*id), 1).await;
+    }
+    let mut accepted = 0;
+    for request in requests {
+        // Those that came too late were not answered, and not kept.
+        if let Ok(response) = request.await.unwrap() {
+            assert_eq!(response.status(), StatusCode::ACCEPTED);
+            accepted += 1;
+        }
+    }
+    assert_eq!(accepted, kept.len());
+    let next = world.node().await;
+    for id in kept {
+        let (status, order) = read(next.get(&format!("/v1/orders/{id}"), Some(&token)).await).await;
+        assert_eq!(status, StatusCode::OK, "{order}");
+    }
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use testkit::eventually;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -148,6 +149,32 @@ impl World {
         self.publisher.publish(&[Output::new(topic, key, &envelope)]).await.unwrap();
     }
 
+    /// Waits until the projection has applied all that is on a topic now.
+    pub(crate) async fn caught_up(&self, topic: Topic) {
+        let (brokers, name) = (self.brokers.clone(), topic.name());
+        let ends = tokio::task::spawn_blocking(move || {
+            let reader = messaging::LogReader::new(&brokers).unwrap();
+            let partitions = 0..reader.partitions(name).unwrap();
+            partitions
+                .map(|partition| (partition, reader.bounds(name, partition).unwrap().1))
+                .collect::<Vec<_>>()
+        });
+        for (partition, end) in ends.await.unwrap() {
+            eventually(SOON, "the projection is caught up", async || {
+                let next: i64 = sqlx::query_scalar(
+                    "SELECT next_offset FROM messaging_position WHERE topic = $1 AND partition_id = $2",
+                )
+                .bind(name)
+                .bind(partition)
+                .fetch_one(&self.pool)
+                .await
+                .unwrap();
+                if next >= end { Ok(()) } else { Err(format!("{name}/{partition}: {next} of {end}")) }
+            })
+            .await;
+        }
+    }
+
     /// Everything on a topic, from its beginning, as it comes.
     pub(crate) fn follow(&self, topic: Topic) -> Log {
         let records = Arc::new(Mutex::new(Vec::new()));
@@ -208,20 +235,27 @@ impl Log {
 pub(crate) struct Node {
     pub(crate) addresses: Addresses,
     pub(crate) client: reqwest::Client,
-    _stop: DropGuard,
+    running: JoinHandle<anyhow::Result<()>>,
+    stop: DropGuard,
 }
 
 impl Node {
     pub(crate) async fn start(settings: Settings) -> Self {
         let stop = CancellationToken::new();
         let (tell, told) = oneshot::channel();
-        tokio::spawn(run_reporting(settings, stop.clone(), tell));
+        let running = tokio::spawn(run_reporting(settings, stop.clone(), tell));
         let addresses =
             tokio::time::timeout(SOON, told).await.expect("the api starts").expect("the api runs");
         let client = reqwest::Client::new();
-        let node = Self { addresses, client, _stop: stop.drop_guard() };
+        let node = Self { addresses, client, running, stop: stop.drop_guard() };
         node.wait_until_ready().await;
         node
+    }
+
+    /// As SIGTERM does.
+    pub(crate) async fn shut_down(self) {
+        drop(self.stop);
+        tokio::time::timeout(SOON, self.running).await.expect("it ends").unwrap().unwrap();
     }
 
     pub(crate) async fn wait_until_ready(&self) {
