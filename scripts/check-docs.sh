@@ -22,7 +22,7 @@ for document in $documents; do
     while read -r path; do
         [ -e "$path" ] || wrong "$document names $path, which is not there"
     done < <(grep -oE '`[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+(\.(rs|sql|sh|md|toml|xml|json)|/)`' "$document" | tr -d '`' |
-        grep -vE '^(target|\.firstcome)/' || true)
+        grep -vE '^(target|\.firstcome)/|/TYPE\.' || true)
     while read -r test; do
         grep -qx "fn $test" <<<"$functions" || wrong "$document names the test $test, which is not there"
     done < <(grep -oE '`[a-z0-9]+(_[a-z0-9]+){3,}`' "$document" | tr -d '`' | grep -vE '_(total|seconds)$' || true)
