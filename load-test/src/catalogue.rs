@@ -14,7 +14,8 @@ pub(crate) const PRICE: Money = Money::new(1_000, Currency::KRW);
 
 /// Defines `count` new products and waits until their levels are published.
 pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -> anyhow::Result<Vec<Sku>> {
-    let run = Uuid::new_v4().simple().to_string().to_uppercase();
+    let mut run = Uuid::new_v4().simple().to_string().to_uppercase();
+    run.truncate(12);
     let skus: Vec<Sku> =
         (0..count).map(|n| Sku::new(format!("LOAD-{run}-{n}").as_str())).collect::<Result<_, _>>()?;
     let stop = CancellationToken::new();

@@ -19,10 +19,22 @@ pub struct Timestamp(i64);
 #[error("{0:?} is not an RFC 3339 time")]
 pub struct InvalidTimestamp(pub String);
 
+/// 0001-01-01T00:00:00.000Z: RFC 3339 has years of four digits.
+const FIRST_MILLIS: i64 = -62_135_596_800_000;
+/// 9999-12-31T23:59:59.999Z
+const LAST_MILLIS: i64 = 253_402_300_799_999;
+
 impl Timestamp {
-    /// The instant `millis` milliseconds after 1970-01-01T00:00:00Z.
+    /// The instant `millis` milliseconds after 1970-01-01T00:00:00Z; the nearest one that RFC 3339 can write, if that
+    /// is outside the years 1 to 9999.
     pub const fn from_millis(millis: i64) -> Self {
-        Self(millis)
+        Self(if millis < FIRST_MILLIS {
+            FIRST_MILLIS
+        } else if millis > LAST_MILLIS {
+            LAST_MILLIS
+        } else {
+            millis
+        })
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -33,7 +45,7 @@ impl Timestamp {
     /// The instant `duration` later; the far end of time instead of an overflow.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self::from_millis(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How much later `self` is than `earlier`; zero if it is not.
@@ -41,19 +53,16 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// As a `chrono` time, for databases and calendars; instants outside chrono's range become its bounds.
+    /// As a `chrono` time, for databases and calendars.
     pub fn to_utc(self) -> DateTime<Utc> {
-        DateTime::from_timestamp_millis(self.0).unwrap_or(if self.0 < 0 {
-            DateTime::<Utc>::MIN_UTC
-        } else {
-            DateTime::<Utc>::MAX_UTC
-        })
+        // Every instant that can be made is inside chrono's range.
+        DateTime::from_timestamp_millis(self.0).unwrap_or_default()
     }
 }
 
 impl From<DateTime<Utc>> for Timestamp {
     fn from(time: DateTime<Utc>) -> Self {
-        Self(time.timestamp_millis())
+        Self::from_millis(time.timestamp_millis())
     }
 }
 
@@ -67,7 +76,7 @@ impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         DateTime::parse_from_rfc3339(text)
-            .map(|time| Self(time.timestamp_millis()))
+            .map(|time| Self::from_millis(time.timestamp_millis()))
             .map_err(|_not_rfc_3339| InvalidTimestamp(text.to_owned()))
     }
 }
@@ -102,6 +111,8 @@ mod tests {
     fn a_timestamp_is_written_with_milliseconds_and_read_back() {
         let time = Timestamp::from_millis(1_795_237_200_007);
         assert_eq!(time.to_string().len(), "2026-11-21T05:00:00.007Z".len());
-        assert_eq!(time.to_string().parse(), Ok(time));
+        for time in [time, Timestamp::from_millis(i64::MAX), Timestamp::from_millis(i64::MIN)] {
+            assert_eq!(time.to_string().parse(), Ok(time));
+        }
     }
 }
