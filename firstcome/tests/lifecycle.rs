@@ -96,14 +96,15 @@ async fn up_detached_then_a_second_up_a_crash_an_up_down_and_reset() {
 async fn up_works_after_a_kill_at_any_point_of_a_start() {
     let shell = Shell::new("killed");
     for point in ["formatting", "Kafka starting", "topics", "api-1", "catalogue"] {
-        let mut up = shell.up(&[]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
-        let seen = lines.any(|line| {
+        let mut up = shell.up(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(up.stdout.take().unwrap()).lines();
+        let seen = { lines }.any(|line| {
             let words: Vec<String> = line.unwrap().split_whitespace().map(str::to_owned).collect();
             words.join(" ").contains(point)
         });
         // Only the first start formats.
-        assert!(seen, "{point:?} was not reached");
+        let mut said = || std::io::read_to_string(up.stderr.take().unwrap()).unwrap();
+        assert!(seen, "{point:?} was not reached: {}", said());
         up.kill().unwrap();
         up.wait().unwrap();
     }

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::folder;
+
 /// `$$` stays the pid of the first shell, which `exec` turns into the child. The watcher is a grandchild whose parent ended, so the child never meets a
 /// child of its own that it doesn't know.
 const GUARD: &str = r#"
@@ -131,6 +133,23 @@ impl GuardedCommand {
         let mut child = command.spawn()?;
         let pipe = child.stdin.take();
         Ok(GuardedChild { child, pipe, status: None })
+    }
+}
+
+impl GuardedCommand {
+    /// Runs it to its end and returns what it wrote to the log, too. Dropping the future kills it.
+    ///
+    /// # Errors
+    /// As [`GuardedCommand::spawn`].
+    pub(crate) async fn run_to_end(&self) -> io::Result<(ExitStatus, String)> {
+        let from = fs::metadata(&self.log).map_or(0, |file| file.len());
+        let mut child = self.spawn()?;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok((status, folder::tail(&self.log, from)));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

@@ -103,3 +103,17 @@ pub(crate) fn owner(dir: &Path) -> Option<u32> {
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
+
+/// A name beside `target`, for making it there and renaming it once it is complete. It is a new one each time, so that what a killed predecessor's
+/// program still writes can't meet ours; older ones are removed as far as they can be.
+pub(crate) fn nursery(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let parent = target.parent().unwrap_or(Path::new("."));
+    let prefix = format!("{name}.new-");
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+    parent.join(format!("{prefix}{}", uuid::Uuid::new_v4().simple()))
+}

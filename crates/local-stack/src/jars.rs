@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tokio::process::Command;
-
+use crate::child::GuardedCommand;
 use crate::{Part, Progress, StackError};
 
 /// A class path that starts the broker.
@@ -52,27 +51,34 @@ fn pom_folder() -> Result<PathBuf, StackError> {
 
 /// Fetches into a folder of its own, then renames: a download that was interrupted is never taken for a complete one.
 async fn fetch(pom: &Path, jars: &Path) -> Result<(), StackError> {
-    let partial = jars.with_extension(format!("partial-{}", std::process::id()));
-    let output = Command::new("mvn")
+    let beside = |what: &str| PathBuf::from(format!("{}.{what}", jars.display()));
+    let partial = beside(&format!("partial-{}", std::process::id()));
+    let log = beside("log");
+    let missing = StackError::BinaryMissing {
+        program: "mvn".to_owned(),
+        hint: "install maven, which fetches Kafka's jars, or set KAFKA_HOME to an unpacked Kafka 4 distribution",
+    };
+    let (status, said) = GuardedCommand::new("mvn", &log)
         .args(["--batch-mode", "--quiet", "-Dstyle.color=never", "--file"])
         .arg(pom)
         // Named in full, with its version: then nothing else is fetched, and an error names what could not be.
-        .args(["org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies", "-DincludeScope=runtime"])
+        .args([
+            "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
+            "-DincludeScope=runtime",
+        ])
         .arg(format!("-DoutputDirectory={}", partial.display()))
-        .kill_on_drop(true)
-        .output()
+        .run_to_end()
         .await
-        .map_err(|_source| StackError::BinaryMissing {
-            program: "mvn".to_owned(),
-            hint: "install maven, which fetches Kafka's jars, or set KAFKA_HOME to an unpacked Kafka 4 distribution",
-        })?;
-    if !output.status.success() {
+        .map_err(StackError::io("run Maven, which logs to", &log))?;
+    if status.code() == Some(127) {
+        return Err(missing);
+    }
+    if !status.success() {
         drop(fs::remove_dir_all(&partial));
-        let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find(|line| line.contains("ERROR")).unwrap_or("no output");
+        let line = said.lines().find(|line| line.contains("ERROR")).unwrap_or("no output");
         return Err(StackError::Command {
             what: "fetching Kafka's jars with Maven",
-            status: output.status.to_string(),
+            status: status.to_string(),
             last_line: line.rsplit("[ERROR] ").next().unwrap_or(line).to_owned(),
         });
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use tokio::process::Command;
 
 use crate::child::GuardedCommand;
+use crate::folder::nursery;
 use crate::{Jit, Part, Progress, StackError, jars, java};
 
 /// What is needed to start the broker again and again.
@@ -75,32 +75,26 @@ impl Kafka {
 
     /// Formats beside the final place and renames: an interrupted format leaves nothing that looks complete.
     async fn format(&self) -> Result<(), StackError> {
-        let new = self.dir.join("kafka.new");
-        if new.exists() {
-            fs::remove_dir_all(&new).map_err(StackError::io("remove", &new))?;
-        }
+        let data = self.data();
+        let new = nursery(&data);
         let settings = self.file("kafka-format.properties");
         self.write_settings(&settings, &new)?;
-        let output = Command::new(&self.java)
+        let (status, said) = GuardedCommand::new(&self.java, self.dir.join("log").join("kafka.log"))
             .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
             .arg(format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display()))
             .args(["-cp", &self.class_path, "kafka.tools.StorageTool", "format"])
             .args(["--cluster-id", &cluster_id(), "--config"])
             .arg(&settings)
-            .kill_on_drop(true)
-            .output()
+            .run_to_end()
             .await
             .map_err(StackError::io("run", &self.java))?;
-        if !output.status.success() {
-            let text = [output.stdout, output.stderr].concat();
-            let text = String::from_utf8_lossy(&text);
+        if !status.success() {
             return Err(StackError::Command {
                 what: "formatting Kafka's data folder",
-                status: output.status.to_string(),
-                last_line: text.lines().next_back().unwrap_or("no output").to_owned(),
+                status: status.to_string(),
+                last_line: said.lines().next_back().unwrap_or("no output").to_owned(),
             });
         }
-        let data = self.data();
         fs::rename(&new, &data).map_err(StackError::io("rename", new))
     }
 

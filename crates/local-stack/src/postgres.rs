@@ -10,6 +10,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::child::GuardedCommand;
+use crate::folder::nursery;
 use crate::{Part, Progress, Signal, StackError};
 
 const USER: &str = "firstcome";
@@ -39,7 +40,7 @@ impl Postgres {
             postgres.check_data().await?;
         } else {
             progress(Part::Postgres, "making its data folder");
-            postgres.initdb(&home).await?;
+            postgres.initdb(&dir.join("log").join("postgres.log")).await?;
         }
         postgres.remove_stale_lock()?;
         Ok(postgres)
@@ -50,14 +51,7 @@ impl Postgres {
     }
 
     pub(crate) fn command(&self, log: &Path) -> GuardedCommand {
-        let mut command = match &self.run_as {
-            // Unlike su and runuser, setpriv becomes the program, so signals reach it.
-            Some(user) => GuardedCommand::new("setpriv", log)
-                .args(["--reuid", user, "--regid", user, "--init-groups", "--"])
-                .arg(self.bin.join("postgres")),
-            None => GuardedCommand::new(self.bin.join("postgres"), log),
-        };
-        command = command.arg("-D").arg(&self.data).current_dir("/");
+        let mut command = self.as_user("postgres", log).arg("-D").arg(&self.data);
         let port = self.port.to_string();
         let settings = [
             ("port", port.as_str()),
@@ -82,26 +76,22 @@ impl Postgres {
         command
     }
 
-    fn as_user(&self, program: &str) -> Command {
+    /// One of PostgreSQL's programs, run as the user that may run it.
+    fn as_user(&self, program: &str, log: &Path) -> GuardedCommand {
         let path = self.bin.join(program);
-        let mut command = match &self.run_as {
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--regid", user, "--init-groups", "--"]).arg(path);
-                command
-            }
-            None => Command::new(path),
+        let command = match &self.run_as {
+            // Unlike su and runuser, setpriv becomes the program, so signals reach it.
+            Some(user) => GuardedCommand::new("setpriv", log)
+                .args(["--reuid", user, "--regid", user, "--init-groups", "--"])
+                .arg(path),
+            None => GuardedCommand::new(path, log),
         };
-        command.current_dir("/").kill_on_drop(true);
-        command
+        command.current_dir("/")
     }
 
     /// Makes the data folder beside its final place and renames it: an interrupted one never looks complete.
-    async fn initdb(&self, home: &Path) -> Result<(), StackError> {
-        let nursery = home.join("postgres.new");
-        if nursery.exists() {
-            fs::remove_dir_all(&nursery).map_err(StackError::io("remove", &nursery))?;
-        }
+    async fn initdb(&self, log: &Path) -> Result<(), StackError> {
+        let nursery = nursery(&self.data);
         fs::create_dir_all(&nursery).map_err(StackError::io("make", &nursery))?;
         let secret = nursery.join("password");
         fs::write(&secret, &self.password).map_err(StackError::io("write", &secret))?;
@@ -109,24 +99,24 @@ impl Postgres {
             let output = Command::new("chown").arg("-R").arg(user).arg(&nursery).output().await;
             check("giving PostgreSQL its folder", output, &nursery)?;
         }
-        let output = self
-            .as_user("initdb")
-            .args([
-                "--username",
-                USER,
-                "--auth",
-                "scram-sha-256",
-                "--encoding",
-                "UTF8",
-                "--no-locale",
-                "--pgdata",
-            ])
+        let (status, said) = self
+            .as_user("initdb", log)
+            .args(["--username", USER, "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale"])
+            .arg("--pgdata")
             .arg(nursery.join("data"))
             .arg("--pwfile")
             .arg(&secret)
-            .output()
-            .await;
-        check("making PostgreSQL's data folder", output, &nursery)?;
+            .run_to_end()
+            .await
+            .map_err(StackError::io("run a program for", &nursery))?;
+        if !status.success() {
+            let error = said.lines().find(|line| line.contains("error")).or_else(|| said.lines().next_back());
+            return Err(StackError::Command {
+                what: "making PostgreSQL's data folder",
+                status: status.to_string(),
+                last_line: error.unwrap_or("no output").to_owned(),
+            });
+        }
         fs::rename(nursery.join("data"), &self.data).map_err(StackError::io("rename", &nursery))?;
         fs::remove_dir_all(&nursery).map_err(StackError::io("remove", &nursery))?;
         Ok(())
@@ -140,7 +130,7 @@ impl Postgres {
         }
         let file = self.data.join("PG_VERSION");
         let found = fs::read_to_string(&file).map_err(StackError::io("read", &file))?.trim().to_owned();
-        let output = self.as_user("postgres").arg("--version").output().await;
+        let output = Command::new(self.bin.join("postgres")).arg("--version").output().await;
         let text = check("asking PostgreSQL for its version", output, &self.bin)?;
         let installed = text.split_whitespace().nth(2).unwrap_or_default().to_owned();
         if installed.split('.').next() == Some(found.as_str()) {
