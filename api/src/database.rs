@@ -17,7 +17,7 @@ const TRY_AFTER_IDLE: Duration = Duration::from_millis(200);
 pub(crate) fn pool(url: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?
         .application_name("api")
-        .options([("statement_timeout", STATEMENT_TIMEOUT)]);
+        .options([("statement_timeout", STATEMENT_TIMEOUT), service_kit::database::PLAN_CACHE_MODE]);
     Ok(PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)

@@ -22,7 +22,7 @@ pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -
     let (level, mut levels) = mpsc::unbounded_channel();
     let (brokers, token) = (brokers.to_owned(), stop.clone());
     let tail = tokio::spawn(async move {
-        messaging::tail(&brokers, Topic::StockLevels.name(), TailFrom::Beginning, token, move |record| {
+        messaging::tail(&brokers, Topic::StockLevels.name(), TailFrom::End, token, move |record| {
             if let Ok(envelope) = Envelope::<StockLevelMessage>::decode(&record.value) {
                 let StockLevelMessage::StockLevel(found) = envelope.message;
                 let _done = level.send(found.sku);
@@ -30,13 +30,20 @@ pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -
         })
         .await
     });
-    let commands: Vec<Output> = skus.iter().map(command).collect();
-    publisher.publish(&commands).await?;
     let mut missing: std::collections::HashSet<&Sku> = skus.iter().collect();
+    let given_up = tokio::time::Instant::now() + Duration::from_secs(60);
     while !missing.is_empty() {
-        let found = tokio::time::timeout(Duration::from_secs(30), levels.recv()).await?;
-        if let Some(sku) = found {
-            missing.remove(&sku);
+        anyhow::ensure!(tokio::time::Instant::now() < given_up, "{} products have no level", missing.len());
+        // The tail begins some time after it was asked to: what it did not hear yet is asked for again, as a new
+        // request, because a repeated one changes nothing and so publishes no level.
+        let commands: Vec<Output> = missing.iter().map(|sku| command(sku)).collect();
+        publisher.publish(&commands).await?;
+        let round = tokio::time::Instant::now() + Duration::from_secs(2);
+        while let Ok(Some(found)) = tokio::time::timeout_at(round, levels.recv()).await {
+            missing.remove(&found);
+            if missing.is_empty() {
+                break;
+            }
         }
     }
     stop.cancel();

@@ -19,8 +19,9 @@ use tokio::sync::{Notify, mpsc};
 use crate::reader::{is_passing, to_record};
 use crate::{NextOffset, Record};
 
-/// How long the thread waits for records before it looks at its orders.
-const POLL: Duration = Duration::from_millis(20);
+/// How long the thread waits for records before it looks at its orders. Not shorter: the client library spins through the
+/// last millisecond of each wait.
+const POLL: Duration = Duration::from_millis(100);
 /// How many records one round of polling takes at most.
 const ROUND: usize = 5_000;
 

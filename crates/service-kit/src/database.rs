@@ -7,6 +7,10 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
+/// Plans are made anew for each execution. A plan that is kept from when a table was almost empty reads all of it, or all
+/// of a partition, for ever after.
+pub const PLAN_CACHE_MODE: (&str, &str) = ("plan_cache_mode", "force_custom_plan");
+
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(3);
 
@@ -16,7 +20,7 @@ const ACQUIRE: Duration = Duration::from_secs(3);
 /// # Errors
 /// If the URL is none.
 pub fn pool(url: &str, application: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?.application_name(application);
+    let options = PgConnectOptions::from_str(url)?.application_name(application).options([PLAN_CACHE_MODE]);
     Ok(PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)
