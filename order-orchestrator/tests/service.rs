@@ -97,7 +97,7 @@ async fn a_timer_armed_before_a_restart_fires_after_it_and_not_before_it_is_due(
     let (world, _serial) = world().await;
     let orchestrator = world.start();
     let order_id = fresh_order();
-    let order = schemas::PlaceOrder { policy: pay_within(4_000), ..place(&["SKU-A"], None) };
+    let order = schemas::PlaceOrder { policy: pay_within(12_000), ..place(&["SKU-A"], None) };
     world.send(&[input(order_id, order)]).await;
     world.first::<StockCommand>(Topic::StockCommands, order_id, "ReserveStock").await;
     world.send(&[input(order_id, StockReserved { line: LINE, attempt: FIRST, stock_version: 5 })]).await;

@@ -49,7 +49,8 @@ pub trait Ports: Send {
     /// When the handler wants to work next.
     fn next_work(&self) -> Option<Timestamp>;
 
-    /// Whether the log has every offset; a compacted one has not.
+    /// Whether the log has every offset. A compacted one has not; nor is anything of it parked: what can't be read
+    /// becomes a dead letter, and the next record of its key supersedes it.
     fn is_contiguous(&self) -> bool;
 
     /// The consumer group.
@@ -475,7 +476,7 @@ impl<P: Ports> Owner<P> {
         if let Some(detail) = self.culprits.get(&slot.record.offset) {
             return Some((ParkCause::Failed, detail.clone()));
         }
-        if owned.recorded.contains_key(&slot.record.offset) {
+        if self.ports.is_contiguous() && owned.recorded.contains_key(&slot.record.offset) {
             return Some((ParkCause::Recorded, "a dead letter says that it was parked before".to_owned()));
         }
         if owned.parked.is_empty() && parked.is_empty() {

@@ -108,8 +108,8 @@ pub struct Parking {
 }
 
 impl Parking {
-    /// The dead letter: the original record with headers that say where it was and why it is here. A value that
-    /// would not fit in `limit_bytes` is left out; it stays in its own topic.
+    /// The dead letter: the original record with headers that say where it was and why it is here. If that would not fit
+    /// in `limit_bytes`, only those headers are left; the record stays in its own topic.
     pub(crate) fn dead_letter(&self, topic: &str, group: &str, limit_bytes: usize) -> Output {
         let record = &self.record;
         let mut detail = self.detail.clone();
@@ -129,8 +129,12 @@ impl Parking {
         .header(dead_letter::CAUSE, self.cause.as_str())
         .header(dead_letter::DETAIL, detail);
         if output.size_bytes() > limit_bytes {
-            output = output.header(dead_letter::TRUNCATED, "true");
             output.value.clear();
+            // Its own headers and key may be what is too large.
+            output.headers.drain(..record.headers.len());
+            output.headers.retain(|(_, value)| value.len() <= 4_096);
+            output.key = output.key.filter(|key| key.len() <= 4_096);
+            output = output.header(dead_letter::TRUNCATED, "true");
         }
         output
     }
@@ -194,31 +198,50 @@ impl ParkedKeys {
 /// restored from an older backup.
 pub(crate) type RecordedParkings = BTreeMap<Offset, ParkingKey>;
 
-/// The dead letters of `group` and `topic`, by partition.
-pub(crate) fn recorded_parkings(
-    letters: &[Record],
+/// Takes note of a dead letter, if it is one of `group` and `topic`.
+pub(crate) fn record_parking(
+    recorded: &mut HashMap<i32, RecordedParkings>,
+    letter: &Record,
     group: &str,
     topic: &str,
-) -> HashMap<i32, RecordedParkings> {
-    let mut recorded: HashMap<i32, RecordedParkings> = HashMap::new();
-    for letter in letters {
-        let text = |name| letter.header(name).and_then(|value| std::str::from_utf8(value).ok());
-        if text(dead_letter::GROUP) != Some(group) || text(dead_letter::TOPIC) != Some(topic) {
-            continue;
-        }
-        let partition = text(dead_letter::PARTITION).and_then(|text| text.parse().ok());
-        let offset = text(dead_letter::OFFSET).and_then(|text| text.parse().ok());
-        let key = text(dead_letter::PARKING_KEY);
-        if let (Some(partition), Some(offset), Some(key)) = (partition, offset, key) {
-            recorded.entry(partition).or_default().insert(Offset(offset), ParkingKey(key.to_owned()));
-        }
+) {
+    let text = |name| letter.header(name).and_then(|value| std::str::from_utf8(value).ok());
+    if text(dead_letter::GROUP) != Some(group) || text(dead_letter::TOPIC) != Some(topic) {
+        return;
     }
-    recorded
+    let partition = text(dead_letter::PARTITION).and_then(|text| text.parse().ok());
+    let offset = text(dead_letter::OFFSET).and_then(|text| text.parse().ok());
+    let key = text(dead_letter::PARKING_KEY);
+    if let (Some(partition), Some(offset), Some(key)) = (partition, offset, key) {
+        recorded.entry(partition).or_default().insert(Offset(offset), ParkingKey(key.to_owned()));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_letter_always_fits() {
+        let huge = vec![b'x'; 600_000];
+        let parking = Parking {
+            record: Record {
+                topic: "t".into(),
+                partition: 0,
+                offset: Offset(7),
+                time: domain_types::Timestamp::from_millis(0),
+                key: Some(huge.clone()),
+                headers: vec![("mine".into(), huge.clone())],
+                value: huge.clone(),
+            },
+            key: ParkingKey(String::from_utf8(huge).unwrap()),
+            cause: ParkCause::Malformed,
+            detail: "broken".into(),
+        };
+        let letter = parking.dead_letter("dead", "group", 1_000_000);
+        assert!(letter.size_bytes() < 10_000, "{}", letter.size_bytes());
+        assert!(letter.headers.iter().any(|(name, value)| name == dead_letter::OFFSET && value == b"7"));
+    }
 
     fn key(text: &str) -> ParkingKey {
         ParkingKey(text.to_owned())

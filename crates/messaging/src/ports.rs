@@ -8,9 +8,10 @@ use domain_types::Timestamp;
 use futures::FutureExt;
 
 use crate::consumer::{Order, Reading};
-use crate::error::is_fenced;
+use crate::error::{is_abort, is_fenced};
 use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
 use crate::parking::parse_control;
+use crate::reader::UNREADABLE_HEADERS;
 use crate::runtime::Shared;
 use crate::store::{self, PositionKey};
 use crate::{
@@ -173,7 +174,9 @@ impl<F: HandlerFactory> PgPorts<F> {
         outputs.0.extend(transaction.park.iter().map(|parking| {
             parking.dead_letter(&config.dead_letters, &config.group, config.limits.output_bytes)
         }));
-        store::park(tx, &self.key, transaction.park).await.map_err(database)?;
+        if self.is_contiguous() {
+            store::park(tx, &self.key, transaction.park).await.map_err(database)?;
+        }
         store::unpark(tx, &self.key, transaction.unpark).await.map_err(database)?;
         let positions = (transaction.expected, transaction.next);
         store::advance(tx, &self.key, transaction.row, positions, &outputs.0, transaction.done)
@@ -194,16 +197,17 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
 
     async fn take_over(&mut self) -> Result<TakenOver, Failure> {
         self.handler = None;
-        let facts = self.ask_log().await?;
-        let pool = &self.shared.config.pool;
+        let pool = self.shared.config.pool.clone();
         let position =
-            store::raise_epoch(pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
+            store::raise_epoch(&pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
+        // Only now: from here on nobody else moves the position, so the log can only be longer than it needs to be.
+        let facts = self.ask_log().await?;
         self.check(&position, &facts).map_err(Failure::Stop)?;
         if let (None, Some(log_id)) = (&position.log_id, &facts.log_id) {
-            store::set_log_id(pool, &self.key, log_id).await.map_err(database)?;
+            store::set_log_id(&pool, &self.key, log_id).await.map_err(database)?;
         }
-        let inherited = store::outbox(pool, &self.key).await.map_err(database)?;
-        let parked = store::parked_keys(pool, &self.key).await.map_err(database)?;
+        let inherited = store::outbox(&pool, &self.key).await.map_err(database)?;
+        let parked = store::parked_keys(&pool, &self.key).await.map_err(database)?;
         let mut recorded = self.shared.recorded.get(&self.key.partition).cloned().unwrap_or_default();
         let recorded = recorded.split_off(&Offset(position.next.0));
         tracing::info!(
@@ -242,8 +246,8 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
         let result = match executed {
             Ok(outputs) => match tx.commit().await {
                 Ok(()) => Ok(outputs),
-                // The server said no: rolled back. No answer: nobody knows.
-                Err(error @ sqlx::Error::Database(_)) => Err(database(error)),
+                // The server refused: rolled back. Any other answer, or none: nobody knows.
+                Err(error) if is_abort(&error) => Err(database(error)),
                 Err(error) => {
                     tracing::warn!(%error, "the answer to a commit was lost");
                     Err(Failure::Fenced)
@@ -279,6 +283,12 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     }
 
     fn parse(&self, record: &Record) -> Parsed<Self::Input> {
+        if record.header(UNREADABLE_HEADERS).is_some() {
+            return Parsed::Unreadable {
+                cause: crate::ParkCause::Malformed,
+                detail: "a header's name is not UTF-8".to_owned(),
+            };
+        }
         if record.is_control() {
             return parse_control(record);
         }

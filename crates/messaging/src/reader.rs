@@ -27,20 +27,31 @@ pub enum TailFrom {
     End,
 }
 
+/// Stands for headers that the client library can't read.
+pub(crate) const UNREADABLE_HEADERS: &str = "unreadable-headers";
+
+/// The headers. The client library panics on a name that is not UTF-8, which anybody may write: such a record must be
+/// parked, not end the thread.
+fn headers(message: &BorrowedMessage<'_>) -> crate::Headers {
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+                .collect()
+        })
+    }));
+    read.unwrap_or_else(|_panic| vec![(UNREADABLE_HEADERS.to_owned(), Vec::new())])
+}
+
 pub(crate) fn to_record(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-            .collect()
-    });
     Record {
         topic: Arc::clone(topic),
         partition: message.partition(),
         offset: Offset(message.offset()),
         time: Timestamp::from_millis(message.timestamp().to_millis().unwrap_or(0)),
         key: message.key().map(<[u8]>::to_vec),
-        headers,
+        headers: headers(message),
         value: message.payload().unwrap_or_default().to_vec(),
     }
 }

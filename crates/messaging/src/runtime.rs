@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::consumer::{Inbox, Order, Poller, Told};
 use crate::limits::group_options;
 use crate::owner::{Now, Owner, Stepped};
-use crate::parking::{RecordedParkings, recorded_parkings};
+use crate::parking::{RecordedParkings, record_parking};
 use crate::ports::PgPorts;
 use crate::reader::LogReader;
 use crate::status::PartitionStatus;
@@ -154,6 +154,10 @@ async fn supervise<F: HandlerFactory>(
                     for partition in partitions {
                         if let Some(owner) = running.remove(&partition) {
                             drop(owner.stop);
+                            // One that had stopped for good has ended already and would stay in the status.
+                            if owner.task.is_finished() {
+                                shared.status.released(&shared.topic, partition);
+                            }
                             leaving.insert(partition, owner.task);
                         }
                     }
@@ -299,15 +303,14 @@ async fn ask_until_answered(
             let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
             let cluster_id = reader.cluster_id()?;
             reader.partitions(&config.topic)?;
-            let mut letters = Vec::new();
+            let mut recorded = HashMap::new();
             for partition in 0..reader.partitions(&config.dead_letters)? {
                 let (low, high) = reader.bounds(&config.dead_letters, partition)?;
-                reader.read(&config.dead_letters, partition, low, high, |record| letters.push(record))?;
+                reader.read(&config.dead_letters, partition, low, high, |letter| {
+                    record_parking(&mut recorded, &letter, &config.group, &config.topic);
+                })?;
             }
-            Ok::<_, rdkafka::error::KafkaError>((
-                cluster_id,
-                recorded_parkings(&letters, &config.group, &config.topic),
-            ))
+            Ok::<_, rdkafka::error::KafkaError>((cluster_id, recorded))
         });
         match asked.await {
             Ok(Ok(answer)) => return Some(answer),

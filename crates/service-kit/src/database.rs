@@ -11,6 +11,15 @@ use tokio_util::sync::CancellationToken;
 /// of a partition, for ever after.
 pub const PLAN_CACHE_MODE: (&str, &str) = ("plan_cache_mode", "force_custom_plan");
 
+/// A process or host that is gone must not keep its locks: a partition's successor waits for them.
+const LOST_PEER: [(&str, &str); 5] = [
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("statement_timeout", "30s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
+
 /// How long a caller waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(3);
 
@@ -20,7 +29,10 @@ const ACQUIRE: Duration = Duration::from_secs(3);
 /// # Errors
 /// If the URL is none.
 pub fn pool(url: &str, application: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?.application_name(application).options([PLAN_CACHE_MODE]);
+    let options = PgConnectOptions::from_str(url)?
+        .application_name(application)
+        .options([PLAN_CACHE_MODE])
+        .options(LOST_PEER);
     Ok(PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)

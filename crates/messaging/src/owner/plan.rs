@@ -65,7 +65,9 @@ impl<P: Ports> Owner<P> {
             match (cause, slot) {
                 (Some((cause, detail)), slot) => {
                     let key = self.key_of(&slot);
-                    newly_parked.add(key.clone(), slot.record.offset);
+                    if self.ports.is_contiguous() {
+                        newly_parked.add(key.clone(), slot.record.offset);
+                    }
                     plan.park.push(Parking { record: slot.record.clone(), key, cause, detail });
                     plan.parked_slots.push(slot);
                 }
@@ -106,7 +108,9 @@ impl<P: Ports> Owner<P> {
                 detail = parking.detail,
                 "record parked"
             );
-            owned.parked.add(parking.key.clone(), parking.record.offset);
+            if self.ports.is_contiguous() {
+                owned.parked.add(parking.key.clone(), parking.record.offset);
+            }
         }
         if !plan.park.is_empty() {
             self.ports.observe(Observed::ParkedKeys(owned.parked.len()));
