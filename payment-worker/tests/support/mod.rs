@@ -109,6 +109,24 @@ impl World {
         .await
     }
 
+    /// All replies to an order, once there is one that `is_last`.
+    pub async fn replies_until(
+        &self,
+        order: &Order,
+        is_last: impl Fn(&OrderSagaMessage) -> bool,
+    ) -> Vec<Envelope<OrderSagaMessage>> {
+        eventually(DEADLINE, "the last reply", async || {
+            let mut replies = self.all_replies().await;
+            replies.retain(|reply| reply.order_id == Some(order.id));
+            if replies.iter().any(|reply| is_last(&reply.message)) {
+                Ok(replies)
+            } else {
+                Err(format!("{replies:?}"))
+            }
+        })
+        .await
+    }
+
     pub async fn messages(&self, order: &Order, count: usize) -> Vec<OrderSagaMessage> {
         self.replies(order, count).await.into_iter().map(|reply| reply.message).collect()
     }

@@ -293,7 +293,7 @@ mod tests {
         closed_until(&sale, "2011-12-30T09:00:00Z", "2011-12-31T00:00:00Z");
         for millis in [i64::MIN, -62_167_219_200_001, 253_370_764_800_000, i64::MAX] {
             let at = Timestamp::from_millis(millis);
-            assert_eq!(sale_state(Some(&sale), at), SaleState::Closed { opens_at: None });
+            assert!(matches!(sale_state(Some(&sale), at), SaleState::Closed { .. }), "{at}");
         }
     }
 }
