@@ -138,7 +138,7 @@ async fn a_refund_gives_the_money_back_once() {
     world.send(&[order.charge("tok_approve", 1)]).await;
     world.message(&order).await;
     let refund = order.refund(1);
-    world.send(&[refund.clone()]).await;
+    world.send(std::slice::from_ref(&refund)).await;
     let messages = world.messages(&order, 2).await;
     let OrderSagaMessage::PaymentRefunded(refunded) = &messages[1] else { panic!("{messages:?}") };
     let reference = refunded.reference.clone();
