@@ -1,9 +1,8 @@
 //! The connections that requests use.
 
-use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgPool};
 
 /// How long a request waits for a connection.
@@ -15,9 +14,8 @@ const TRY_AFTER_IDLE: Duration = Duration::from_millis(200);
 
 /// Makes the pool; it connects when first used.
 pub(crate) fn pool(url: &str, connections: u32) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url)?
-        .application_name("api")
-        .options([("statement_timeout", STATEMENT_TIMEOUT), service_kit::database::PLAN_CACHE_MODE]);
+    let options = service_kit::database::connect_options(url, "api")?
+        .options([("statement_timeout", STATEMENT_TIMEOUT)]);
     Ok(PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
-use messaging::{ConsumerConfig, HandlerFactory, Metrics, Publisher, Status, TailFrom};
+use messaging::{ConsumerConfig, HandlerFactory, Limits, Metrics, Publisher, Status, TailFrom};
 use prometheus::Registry;
 use schemas::Topic;
 use sqlx::PgPool;
@@ -209,9 +209,18 @@ impl Node {
         let metrics = Metrics::register(&self.registry)?;
         let (failed, failures) = mpsc::channel(1);
         let mut start = Start { node: self, settings, tasks, metrics, failed, consumers: Vec::new() };
-        start.consumer(Topic::OrderEvents, Orders);
-        start.consumer(Topic::StockLevels, StockLevels);
-        start.consumer(Topic::StockEvents, StockChanges);
+        // A read model competes with the sagas for the same machine, and may be a little behind them.
+        start.consumer(
+            Topic::OrderEvents,
+            Orders,
+            Limits { pace_burst: 4, pace_per_second: 100, ..Limits::default() },
+        );
+        start.consumer(
+            Topic::StockLevels,
+            StockLevels,
+            Limits { gather: Duration::from_millis(50), ..Limits::default() },
+        );
+        start.consumer(Topic::StockEvents, StockChanges, Limits::default());
         Ok((start.consumers, failures))
     }
 
@@ -220,10 +229,16 @@ impl Node {
         let wakeups = Wakeups::default();
         let (seen, end, brokers) = (wakeups.clone(), tasks.end.clone(), settings.brokers.clone());
         tasks.background.spawn(async move {
-            let tail =
-                messaging::tail(&brokers, Topic::OrderEvents.name(), TailFrom::End, end, move |record| {
+            let tail = messaging::tail(
+                &brokers,
+                Topic::OrderEvents.name(),
+                TailFrom::End,
+                Duration::ZERO,
+                end,
+                move |record| {
                     seen.seen(&record);
-                });
+                },
+            );
             if let Err(error) = tail.await {
                 tracing::error!(%error, "answers are no longer waited for, only looked for");
             }
@@ -261,11 +276,12 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    fn consumer(&mut self, topic: Topic, factory: impl HandlerFactory) {
+    fn consumer(&mut self, topic: Topic, factory: impl HandlerFactory, limits: Limits) {
         let group = format!("{}-{}", self.settings.consumer_group, topic.name());
         let pool = self.node.projection_pool.clone();
         let mut config = ConsumerConfig::new(&self.settings.brokers, &group, topic.name(), pool);
         config.instance_id.clone_from(&self.settings.instance_id);
+        config.limits = limits;
         let status = Status::default();
         self.consumers.push((topic.name(), status.clone()));
         let running = messaging::run(

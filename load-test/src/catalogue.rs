@@ -22,12 +22,19 @@ pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -
     let (level, mut levels) = mpsc::unbounded_channel();
     let (brokers, token) = (brokers.to_owned(), stop.clone());
     let tail = tokio::spawn(async move {
-        messaging::tail(&brokers, Topic::StockLevels.name(), TailFrom::End, token, move |record| {
-            if let Ok(envelope) = Envelope::<StockLevelMessage>::decode(&record.value) {
-                let StockLevelMessage::StockLevel(found) = envelope.message;
-                let _done = level.send(found.sku);
-            }
-        })
+        messaging::tail(
+            &brokers,
+            Topic::StockLevels.name(),
+            TailFrom::End,
+            Duration::ZERO,
+            token,
+            move |record| {
+                if let Ok(envelope) = Envelope::<StockLevelMessage>::decode(&record.value) {
+                    let StockLevelMessage::StockLevel(found) = envelope.message;
+                    let _done = level.send(found.sku);
+                }
+            },
+        )
         .await
     });
     let mut missing: std::collections::HashSet<&Sku> = skus.iter().collect();

@@ -24,8 +24,13 @@ pub(crate) fn watch(brokers: &str) -> Watch {
     let (sender, ended) = mpsc::unbounded_channel();
     let (brokers, token) = (brokers.to_owned(), stop.clone());
     tokio::spawn(async move {
-        let heard =
-            messaging::tail(&brokers, Topic::OrderEvents.name(), TailFrom::End, token, move |record| {
+        let heard = messaging::tail(
+            &brokers,
+            Topic::OrderEvents.name(),
+            TailFrom::End,
+            std::time::Duration::ZERO,
+            token,
+            move |record| {
                 let Ok(envelope) = Envelope::<OrderEvent>::decode(&record.value) else { return };
                 let (Some(order), at) = (envelope.order_id, std::time::Instant::now()) else { return };
                 let state = match envelope.message {
@@ -39,7 +44,8 @@ pub(crate) fn watch(brokers: &str) -> Watch {
                 if has_ended {
                     let _done = sender.send(Ended { order, state, at });
                 }
-            });
+            },
+        );
         if let Err(error) = heard.await {
             eprintln!("order-events can't be heard: {error}");
         }

@@ -1,4 +1,6 @@
-//! The worker's tables. Everything is set-based: one statement per kind of change and transaction.
+//! The worker's tables. Everything is set-based: one statement per kind of change and transaction. Rows are looked up by
+//! `LATERAL (.. OFFSET 0)`: the planner can't turn that into a scan of a whole partition, however empty the table was
+//! when the plan was made.
 
 use std::collections::HashMap;
 
@@ -93,8 +95,10 @@ pub(crate) async fn load(
         return Ok(HashMap::new());
     }
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT order_id, customer_id, amount, currency, body
-           FROM charges WHERE partition_id = $1 AND order_id = ANY($2)",
+        "SELECT c.order_id, c.customer_id, c.amount, c.currency, c.body
+           FROM UNNEST($2::uuid[]) AS k (order_id)
+          CROSS JOIN LATERAL (
+             SELECT c.* FROM charges AS c WHERE c.partition_id = $1 AND c.order_id = k.order_id OFFSET 0) AS c",
     )
     .bind(partition)
     .bind(orders)
@@ -228,7 +232,10 @@ pub(crate) async fn update<'a>(
             SET next_call_at = new.next_call_at, state = new.state, body = new.body
            FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[])
                 AS new (order_id, next_call_at, state, body)
-          WHERE c.partition_id = $1 AND c.order_id = new.order_id",
+          CROSS JOIN LATERAL (
+             SELECT f.ctid FROM charges AS f WHERE f.partition_id = $1 AND f.order_id = new.order_id OFFSET 0
+             ) AS found (row_id)
+          WHERE c.ctid = found.row_id",
     )
     .bind(partition)
     .bind(columns.order_id)

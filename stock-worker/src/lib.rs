@@ -8,6 +8,7 @@ mod settings;
 mod store;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use messaging::{ConsumerConfig, LogReader, Publisher, Status, TailFrom};
@@ -26,6 +27,9 @@ pub const CONSUMER_GROUP: &str = "stock-worker";
 
 /// Its name to Kafka and PostgreSQL.
 const CLIENT: &str = "stock-worker";
+
+/// How often new levels are looked at: an older one that landed late is rare, and may stand for so long.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -51,7 +55,6 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let pool = service_kit::database::pool(&settings.database_url, CLIENT, settings.database_connections)
         .context("the database's url is wrong")?;
-    store::read_by_index_only(&pool);
     if !service_kit::database::reachable(&pool, &shutdown).await {
         return Ok(());
     }
@@ -79,13 +82,15 @@ async fn watch_levels(brokers: String, watch: LevelWatch, shutdown: Cancellation
         let observer = watch.clone();
         let observe = move |record: messaging::Record| observer.observe(&record);
         let topic = Topic::StockLevels.name();
-        match messaging::tail(&brokers, topic, TailFrom::Beginning, shutdown.clone(), observe).await {
+        let tail =
+            messaging::tail(&brokers, topic, TailFrom::Beginning, LOOK_EVERY, shutdown.clone(), observe);
+        match tail.await {
             Ok(()) => {}
             Err(error) => {
                 tracing::error!(%error, topic, "stock-levels can't be followed, trying again");
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 }
             }
         }

@@ -181,9 +181,16 @@ impl World {
         let stop = CancellationToken::new();
         let (seen, stopped, brokers) = (Arc::clone(&records), stop.clone(), self.brokers.clone());
         tokio::spawn(async move {
-            messaging::tail(&brokers, topic.name(), TailFrom::Beginning, stopped, move |record| {
-                seen.lock().unwrap().push(record);
-            })
+            messaging::tail(
+                &brokers,
+                topic.name(),
+                TailFrom::Beginning,
+                Duration::ZERO,
+                stopped,
+                move |record| {
+                    seen.lock().unwrap().push(record);
+                },
+            )
             .await
             .unwrap();
         });

@@ -17,6 +17,9 @@ pub struct Limits {
     pub pace_burst: u32,
     /// Transactions a partition may do per second under steady load; what arrives meanwhile joins the next batch.
     pub pace_per_second: u32,
+    /// How long the broker may hold records back so that there are more of them in one fetch; zero: it sends the first
+    /// at once. For read models that may be late: each fetch and each batch costs the same however small it is.
+    pub gather: Duration,
     /// First wait after a transient failure; doubles up to `back_off_max`.
     pub back_off_min: Duration,
     /// Longest wait after a transient failure.
@@ -38,6 +41,7 @@ impl Default for Limits {
             output_bytes: 1_000_000,
             pace_burst: 8,
             pace_per_second: 250,
+            gather: Duration::ZERO,
             back_off_min: Duration::from_millis(20),
             back_off_max: Duration::from_secs(2),
             outbox_quiet: Duration::from_secs(1),
@@ -63,14 +67,15 @@ pub(crate) fn client_options(brokers: &str, client_id: &str) -> rdkafka::ClientC
 }
 
 /// Options of a consumer that reads by explicit offsets and never stores any in Kafka.
-pub(crate) fn consumer_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
+pub(crate) fn consumer_options(brokers: &str, client_id: &str, gather: Duration) -> rdkafka::ClientConfig {
     let mut options = client_options(brokers, client_id);
+    let (bytes, wait) = if gather.is_zero() { (1, 500) } else { (65_536, gather.as_millis()) };
     options
+        .set("fetch.min.bytes", bytes.to_string())
+        .set("fetch.wait.max.ms", wait.to_string())
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        .set("fetch.min.bytes", "1")
-        .set("fetch.wait.max.ms", "500")
         .set("fetch.error.backoff.ms", "100")
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "16384")
@@ -79,8 +84,8 @@ pub(crate) fn consumer_options(brokers: &str, client_id: &str) -> rdkafka::Clien
 }
 
 /// Options of a member of a consumer group.
-pub(crate) fn group_options(brokers: &str, group: &str) -> rdkafka::ClientConfig {
-    let mut options = consumer_options(brokers, group);
+pub(crate) fn group_options(brokers: &str, group: &str, gather: Duration) -> rdkafka::ClientConfig {
+    let mut options = consumer_options(brokers, group, gather);
     options
         .set("group.id", group)
         .set("partition.assignment.strategy", "cooperative-sticky")

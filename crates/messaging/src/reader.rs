@@ -78,7 +78,11 @@ impl LogReader {
     /// # Errors
     /// If the client can't be made.
     pub fn new(brokers: &str) -> Result<Self, KafkaError> {
-        let mut options = consumer_options(brokers, "log-reader");
+        Self::gathering(brokers, Duration::ZERO)
+    }
+
+    fn gathering(brokers: &str, gather: Duration) -> Result<Self, KafkaError> {
+        let mut options = consumer_options(brokers, "log-reader", gather);
         options.set("group.id", "log-reader");
         Ok(Self { consumer: options.create_with_context(Quiet)? })
     }
@@ -205,7 +209,7 @@ pub(crate) fn is_passing(code: RDKafkaErrorCode) -> bool {
 }
 
 /// Follows every partition of a topic, without a group, until `shutdown`; each record is handed to `each` on a thread
-/// of its own. For wake-ups and caches: nothing is remembered.
+/// of its own. For wake-ups and caches: nothing is remembered. `gather` is [`crate::Limits::gather`].
 ///
 /// # Errors
 /// If the client can't be made, or the topic is not there.
@@ -213,12 +217,13 @@ pub async fn tail(
     brokers: &str,
     topic: &str,
     from: TailFrom,
+    gather: Duration,
     shutdown: CancellationToken,
     mut each: impl FnMut(Record) + Send + 'static,
 ) -> Result<(), KafkaError> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     let task = tokio::task::spawn_blocking(move || {
-        let reader = LogReader::new(&brokers)?;
+        let reader = LogReader::gathering(&brokers, gather)?;
         let Some(partitions) = wait_for(&shutdown, || reader.partitions(&topic)) else { return Ok(()) };
         let name: Arc<str> = topic.as_str().into();
         let mut next: HashMap<i32, i64> = HashMap::new();

@@ -91,7 +91,7 @@ pub async fn run<F: HandlerFactory>(
     let (orders, order_receiver) = thread_mpsc::channel();
     let (told_sender, mut told) = mpsc::channel(64);
     let topic: Arc<str> = config.topic.as_str().into();
-    let mut options = group_options(&config.brokers, &config.group);
+    let mut options = group_options(&config.brokers, &config.group, config.limits.gather);
     if let Some(instance_id) = &config.instance_id {
         options.set("group.instance.id", instance_id);
     }

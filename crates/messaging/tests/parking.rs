@@ -160,9 +160,16 @@ async fn a_tail_hears_every_record_from_the_beginning_and_on() {
     let stop = tokio_util::sync::CancellationToken::new();
     let (brokers, topic, token) = (world.brokers.clone(), world.topic.clone(), stop.clone());
     let tail = tokio::spawn(async move {
-        messaging::tail(&brokers, &topic, TailFrom::Beginning, token, move |record| {
-            let _test_over = sender.send(record.offset);
-        })
+        messaging::tail(
+            &brokers,
+            &topic,
+            TailFrom::Beginning,
+            std::time::Duration::ZERO,
+            token,
+            move |record| {
+                let _test_over = sender.send(record.offset);
+            },
+        )
         .await
     });
     world.send((0..50).map(|n| add(&format!("k{n}"), 1))).await;

@@ -1,4 +1,5 @@
-//! The only code that knows the tables.
+//! The only code that knows the tables. Rows are looked up by `LATERAL (.. OFFSET 0)`: the planner can't turn that into a
+//! scan of a whole partition, however empty the table was when the plan was made.
 
 use chrono::{DateTime, Utc};
 use domain_types::{OrderId, Timestamp};
@@ -64,12 +65,16 @@ pub(crate) async fn load(
     if orders.is_empty() {
         return Ok(Vec::new());
     }
-    let rows: Vec<(Uuid, String)> =
-        sqlx::query_as("SELECT order_id, state FROM sagas WHERE partition_id = $1 AND order_id = ANY($2)")
-            .bind(partition)
-            .bind(orders)
-            .fetch_all(tx)
-            .await?;
+    let rows: Vec<(Uuid, String)> = sqlx::query_as(
+        "SELECT s.order_id, s.state
+           FROM UNNEST($2::uuid[]) AS k (order_id)
+          CROSS JOIN LATERAL (
+             SELECT s.* FROM sagas AS s WHERE s.partition_id = $1 AND s.order_id = k.order_id OFFSET 0) AS s",
+    )
+    .bind(partition)
+    .bind(orders)
+    .fetch_all(tx)
+    .await?;
     rows.into_iter()
         .map(|(order_id, state)| {
             let order_id = OrderId(order_id);
@@ -142,7 +147,10 @@ pub(crate) async fn take_due(
               ORDER BY next_due_at LIMIT $3
          )
          UPDATE sagas SET next_due_at = NULL FROM due
-          WHERE sagas.partition_id = $1 AND sagas.order_id = due.order_id
+          CROSS JOIN LATERAL (
+             SELECT f.ctid FROM sagas AS f WHERE f.partition_id = $1 AND f.order_id = due.order_id OFFSET 0
+             ) AS found (row_id)
+          WHERE sagas.ctid = found.row_id
          RETURNING due.order_id, due.next_timer, due.next_due_at",
     )
     .bind(partition)

@@ -12,6 +12,9 @@ WITH changed AS (
            journal = sagas.journal || $8::bigint,
            state = changed.state
       FROM changed
-     WHERE NOT changed.is_new AND sagas.partition_id = $1 AND sagas.order_id = changed.order_id
+     CROSS JOIN LATERAL (
+        SELECT f.ctid FROM sagas AS f WHERE f.partition_id = $1 AND f.order_id = changed.order_id OFFSET 0
+        ) AS found (row_id)
+     WHERE NOT changed.is_new AND sagas.ctid = found.row_id
 )
 INSERT INTO saga_history (partition_id, first_offset, body) VALUES ($1, $8, $9)

@@ -216,9 +216,16 @@ impl World {
                         let _gone = sender.send(output(&reply));
                     }
                 };
-                messaging::tail(&brokers, topic.name(), messaging::TailFrom::Beginning, stop, each)
-                    .await
-                    .unwrap();
+                messaging::tail(
+                    &brokers,
+                    topic.name(),
+                    messaging::TailFrom::Beginning,
+                    Duration::ZERO,
+                    stop,
+                    each,
+                )
+                .await
+                .unwrap();
             });
         }
         let publisher = self.publisher.clone();

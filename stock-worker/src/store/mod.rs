@@ -1,9 +1,7 @@
 //! The only code that knows the tables.
 //!
-//! Everything is looked up by key, and must be from the first batch on. PostgreSQL keeps a prepared statement's plan;
-//! one made while a table is nearly empty prefers to read all of it, and goes on doing so while the table grows, until
-//! it is analyzed: a minute of rush may pass. So each lookup is `LATERAL (.. OFFSET 0)`, which the planner can't turn
-//! into a join over the whole table, and [`read_by_index_only`] takes the alternative to the index away.
+//! Everything is looked up by key: each lookup is `LATERAL (.. OFFSET 0)`, which the planner can't turn into a join over
+//! a whole table. (The pool forbids such joins too; this way a statement says so itself.)
 
 mod codes;
 mod load;
@@ -14,13 +12,6 @@ pub(crate) use save::{Changed, save};
 
 use domain_types::Sku;
 use messaging::{ErrorClass, HandlerError, classify};
-use sqlx::PgPool;
-
-/// Has the pool's connections read by index wherever there is one. See the module's comment.
-pub(crate) fn read_by_index_only(pool: &PgPool) {
-    let options = pool.connect_options().as_ref().clone();
-    pool.set_connect_options(options.options([("enable_seqscan", "off")]));
-}
 
 /// Why stock could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]

@@ -111,8 +111,14 @@ impl World {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let each = move |record| seen.lock().unwrap().entry(topic).or_default().push(record);
-            let tail =
-                messaging::tail(&brokers, topic.name(), TailFrom::Beginning, CancellationToken::new(), each);
+            let tail = messaging::tail(
+                &brokers,
+                topic.name(),
+                TailFrom::Beginning,
+                Duration::ZERO,
+                CancellationToken::new(),
+                each,
+            );
             runtime.block_on(tail).unwrap();
         });
     }

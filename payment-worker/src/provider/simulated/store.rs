@@ -102,7 +102,10 @@ pub(super) async fn refund<'a>(
             SET refund_key = new.refund_key, refunded = new.amount
            FROM UNNEST($1::text[], $2::text[], $3::bigint[], $4::text[])
                 AS new (charge_key, refund_key, amount, currency)
-          WHERE c.charge_key = new.charge_key AND c.outcome = 'approved' AND c.currency = new.currency
+          CROSS JOIN LATERAL (
+             SELECT f.ctid FROM simulated_charges AS f WHERE f.charge_key = new.charge_key OFFSET 0
+             ) AS found (row_id)
+          WHERE c.ctid = found.row_id AND c.outcome = 'approved' AND c.currency = new.currency
             AND CASE WHEN c.refund_key IS NULL THEN new.amount BETWEEN 0 AND c.amount
                      ELSE c.refund_key = new.refund_key AND c.refunded = new.amount END
          RETURNING c.charge_key",
