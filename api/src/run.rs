@@ -27,6 +27,9 @@ use crate::{database, orders};
 /// All settings with their defaults, as TOML.
 pub const EXAMPLE_SETTINGS: &str = include_str!("../settings.toml");
 
+/// How long a record waits for a broker; answers that need it are given long before.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
 /// How long a shutdown waits for requests under way.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -80,7 +83,8 @@ pub async fn run_reporting(
     let tasks = Tasks::new();
     let node = Node {
         pool: database::pool(&settings.database_url, settings.request_connections)?,
-        publisher: Publisher::new(&settings.brokers, "api").context("no kafka producer")?,
+        publisher: Publisher::giving_up_after(&settings.brokers, "api", GIVE_UP)
+            .context("no kafka producer")?,
         projection_pool,
         registry,
     };
@@ -213,7 +217,7 @@ impl Node {
         start.consumer(
             Topic::OrderEvents,
             Orders,
-            Limits { pace_burst: 4, pace_per_second: 100, ..Limits::default() },
+            Limits { pace_burst: 2, pace_per_second: 50, ..Limits::default() },
         );
         start.consumer(
             Topic::StockLevels,

@@ -40,9 +40,13 @@ pub(crate) struct Closed {
 /// `load-test idle`
 #[derive(Debug, Args)]
 pub(crate) struct Idle {
-    /// Orders to place, one after the other.
+    /// Orders to place, one at a time.
     #[arg(long, default_value_t = 500)]
     orders: usize,
+    /// Milliseconds between one order's PAID and the next order: what follows a payment is not to disturb the next.
+    /// 0: one right after the other.
+    #[arg(long, default_value_t = 50)]
+    pause_ms: u64,
 }
 
 struct Placed {
@@ -193,7 +197,10 @@ pub(crate) async fn closed(brokers: &str, options: &Closed) -> anyhow::Result<bo
 pub(crate) async fn idle(brokers: &str, options: &Idle) -> anyhow::Result<bool> {
     let mut run = Run::prepare(brokers, 1).await?;
     let begun = Instant::now();
-    run.closed(options.orders, 1, 0).await?;
+    for _order in 0..options.orders {
+        run.closed(1, 1, 0).await?;
+        tokio::time::sleep(Duration::from_millis(options.pause_ms)).await;
+    }
     Ok(run.print(
         "one order at a time, PlaceOrder produced to PAID consumed",
         begun.elapsed(),

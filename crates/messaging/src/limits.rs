@@ -97,14 +97,14 @@ pub(crate) fn group_options(brokers: &str, group: &str, gather: Duration) -> rdk
 }
 
 /// Options of the producer.
-pub(crate) fn producer_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
+pub(crate) fn producer_options(brokers: &str, client_id: &str, give_up: Duration) -> rdkafka::ClientConfig {
     let mut options = client_options(brokers, client_id);
     options
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("partitioner", "murmur2_random")
-        .set("message.timeout.ms", "30000")
+        .set("message.timeout.ms", give_up.as_millis().to_string()) // 0: never
         .set("message.max.bytes", "1048576")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "262144")

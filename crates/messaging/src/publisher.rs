@@ -36,6 +36,7 @@ pub struct Publisher {
 struct Shared {
     brokers: String,
     client_id: String,
+    give_up: Duration,
     producer: Mutex<Arc<ThreadedProducer<Context>>>,
     broker: watch::Sender<Broker>,
     closed: AtomicBool,
@@ -97,16 +98,27 @@ impl ProducerContext for Context {
 }
 
 impl Publisher {
-    /// A producer for the cluster at `brokers`. Makes no connection yet.
+    /// A producer for the cluster at `brokers` that never gives a record up while the broker is away: of two records of
+    /// a key the second is never appended without the first. Makes no connection yet.
     ///
     /// # Errors
     /// If the client can't be made: a setting is wrong.
     pub fn new(brokers: &str, client_id: &str) -> Result<Self, KafkaError> {
+        Self::giving_up_after(brokers, client_id, Duration::ZERO)
+    }
+
+    /// The same, but a record that no broker acknowledged within `give_up` (not zero) is dropped, as far as it is not
+    /// under way: for requests whose client went away long ago.
+    ///
+    /// # Errors
+    /// If the client can't be made: a setting is wrong.
+    pub fn giving_up_after(brokers: &str, client_id: &str, give_up: Duration) -> Result<Self, KafkaError> {
         let broker = watch::Sender::new(Broker::Suspect);
-        let producer = make_producer(brokers, client_id, &broker)?;
+        let producer = make_producer(brokers, client_id, give_up, &broker)?;
         let shared = Arc::new(Shared {
             brokers: brokers.to_owned(),
             client_id: client_id.to_owned(),
+            give_up,
             producer: Mutex::new(Arc::new(producer)),
             broker,
             closed: AtomicBool::new(false),
@@ -128,11 +140,11 @@ impl Publisher {
     /// Publishes `outputs` in order and waits for every acknowledgement.
     ///
     /// `Ok`: all are durable on all in-sync replicas. After an error each of them may or may not have been
-    /// appended. Cancel safe in this sense: records handed over before a cancellation may still be appended, for up
-    /// to 30 seconds.
+    /// appended. Cancel safe in this sense: records handed over before a cancellation may still be appended, at any
+    /// time before the publisher gives them up.
     ///
     /// # Errors
-    /// [`PublishError::NotAcknowledged`] when the broker did not acknowledge within 30 seconds.
+    /// [`PublishError::NotAcknowledged`] when the broker refused a record, or the publisher gave one up.
     pub async fn publish(&self, outputs: &[Output]) -> Result<(), PublishError> {
         if outputs.is_empty() {
             return Ok(());
@@ -203,7 +215,7 @@ impl Shared {
         if !Arc::ptr_eq(&current, producer) {
             return;
         }
-        match make_producer(&self.brokers, &self.client_id, &self.broker) {
+        match make_producer(&self.brokers, &self.client_id, self.give_up, &self.broker) {
             Ok(fresh) => {
                 tracing::warn!("kafka producer met a fatal error and was replaced");
                 *current = Arc::new(fresh);
@@ -216,9 +228,10 @@ impl Shared {
 fn make_producer(
     brokers: &str,
     client_id: &str,
+    give_up: Duration,
     broker: &watch::Sender<Broker>,
 ) -> Result<ThreadedProducer<Context>, KafkaError> {
-    producer_options(brokers, client_id).create_with_context(Context { broker: broker.clone() })
+    producer_options(brokers, client_id, give_up).create_with_context(Context { broker: broker.clone() })
 }
 
 /// Hands one record to the producer; waits while its queue is full. A refusal is settled as an answer.

@@ -244,7 +244,15 @@ async fn own<F: HandlerFactory>(
             owner.offer(records);
         }
         owner.ports.observe_lag(inbox.high_watermark());
-        let pause = match owner.step(now()).await {
+        let stepped = tokio::select! {
+            stepped = owner.step(now()) => stepped,
+            // While the broker is away, publishing takes as long as that.
+            () = out_of_patience(stop, shared.config.limits.drain) => {
+                tracing::warn!("outputs were not acknowledged before the shutdown; the next owner publishes them");
+                return Ok(());
+            }
+        };
+        let pause = match stepped {
             Stepped::Progress => continue,
             Stepped::Idle(wait) => {
                 // More records may join a batch that waits for its pace; only an empty queue waits for arrivals.
@@ -270,6 +278,11 @@ async fn own<F: HandlerFactory>(
             () = stop.cancelled() => {}
         }
     }
+}
+
+async fn out_of_patience(stop: &CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
 }
 
 /// Publishes what is committed, as far as that is possible in time; the successor publishes the rest.
