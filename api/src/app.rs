@@ -21,6 +21,7 @@ use crate::http::context;
 use crate::intake::Intake;
 use crate::metrics::HttpMetrics;
 use crate::problem::Problem;
+use crate::redis::Redis;
 use crate::wakeups::Wakeups;
 use crate::{orders, products};
 
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) intake: Intake,
     pub(crate) wakeups: Wakeups,
+    pub(crate) redis: Redis,
     /// Name and status of each consumer.
     pub(crate) consumers: Vec<(&'static str, Status)>,
 }

@@ -10,6 +10,7 @@ mod orders;
 mod problem;
 mod products;
 mod projection;
+mod redis;
 mod run;
 mod settings;
 mod wakeups;

@@ -20,6 +20,7 @@ use crate::auth::{Expectations, Keys};
 use crate::intake::{Intake, Means, acknowledged, repeat};
 use crate::metrics::{HttpMetrics, IntakeMetrics};
 use crate::projection::{Orders, StockChanges, StockLevels};
+use crate::redis::Redis;
 use crate::settings::Settings;
 use crate::wakeups::Wakeups;
 use crate::{database, orders};
@@ -85,6 +86,8 @@ pub async fn run_reporting(
         pool: database::pool(&settings.database_url, settings.request_connections)?,
         publisher: Publisher::giving_up_after(&settings.brokers, "api", GIVE_UP)
             .context("no kafka producer")?,
+        redis: Redis::connect(&settings.redis_urls, settings.redis_cluster)
+            .context("redis_urls can't be used")?,
         projection_pool,
         registry,
     };
@@ -110,8 +113,15 @@ pub async fn run_reporting(
     tracing::info!(%public, %admin, "api listens");
     let _nobody_asks = addresses.send(Addresses { public, admin });
 
-    let app =
-        App { pool: node.pool.clone(), publisher: node.publisher.clone(), keys, intake, wakeups, consumers };
+    let app = App {
+        pool: node.pool.clone(),
+        publisher: node.publisher.clone(),
+        keys,
+        intake,
+        wakeups,
+        redis: node.redis.clone(),
+        consumers,
+    };
     let metrics = HttpMetrics::register(&node.registry)?;
     let served = serve(listener, router(app, metrics), &shutdown, failed).await;
     tasks.finish().await;
@@ -198,6 +208,7 @@ struct Node {
     pool: PgPool,
     projection_pool: PgPool,
     publisher: Publisher,
+    redis: Redis,
     registry: Registry,
 }
 

@@ -20,6 +20,12 @@ pub struct Settings {
     pub brokers: String,
     /// PostgreSQL URL of the api's own database.
     pub database_url: String,
+    /// Redis: one server, or some nodes of a cluster. What is in it is a hint; the api works without it.
+    #[serde(default = "redis_urls")]
+    pub redis_urls: Vec<String>,
+    /// Whether `redis_urls` are nodes of a Redis Cluster.
+    #[serde(default)]
+    pub redis_cluster: bool,
     /// Connections for requests; the projection has [`Settings::projection_connections`] of its own.
     #[serde(default = "request_connections")]
     pub request_connections: u32,
@@ -57,6 +63,10 @@ fn listen() -> SocketAddr {
 
 fn admin_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn redis_urls() -> Vec<String> {
+    vec!["redis://127.0.0.1:6379/".to_owned()]
 }
 
 const fn request_connections() -> u32 {

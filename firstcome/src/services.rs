@@ -140,6 +140,8 @@ pub(crate) fn plan(
                     let address = format!("127.0.0.1:{port}");
                     put("listen", address.clone());
                     put("keys_file", home.keys().display().to_string());
+                    let redis = vec![Value::String(stack.redis_url())];
+                    settings.insert("redis_urls".to_owned(), Value::Array(redis));
                     overrides::apply(set, Target::Policy, &mut settings);
                     listen = Some(address);
                 }

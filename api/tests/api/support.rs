@@ -28,6 +28,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// A test's own world: a database and a log.
 pub(crate) struct World {
     pub(crate) brokers: String,
+    pub(crate) redis_url: String,
     pub(crate) database_url: String,
     pub(crate) pool: PgPool,
     pub(crate) group: String,
@@ -52,6 +53,7 @@ impl World {
         std::fs::create_dir_all(&dir).unwrap();
         let world = Self {
             brokers: stack.kafka(),
+            redis_url: stack.redis_url(),
             pool: PgPool::connect_lazy(&database_url).unwrap(),
             database_url,
             group: testkit::unique("api", '-'),
@@ -76,6 +78,7 @@ impl World {
         serde_json::from_value(json!({
             "listen": "127.0.0.1:0",
             "brokers": self.brokers,
+            "redis_urls": [self.redis_url],
             "database_url": self.database_url,
             "keys_file": self.keys_file(),
             "consumer_group": self.group,

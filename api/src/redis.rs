@@ -1,0 +1,173 @@
+//! The way to Redis. Whatever is kept there is a hint: without it the api works on, so nobody ever waits long for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation};
+use tokio::sync::OnceCell;
+
+/// How long an answer may take, connecting included. Far more than Redis needs, far less than a buyer notices.
+const ANSWER_WITHIN: Duration = Duration::from_millis(150);
+/// For how long nobody asks after a failure, so that a burst of requests does not wait for a frozen server.
+const LEAVE_ALONE: Duration = Duration::from_millis(200);
+/// Scripts that may be under way on one connection, so that an answer never waits behind a long queue.
+const IN_FLIGHT: usize = 4_096;
+
+/// Redis does not answer, or not as it should. It was logged when that began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("redis does not answer")]
+pub(crate) struct RedisAway;
+
+/// A connection that is made when it is first needed, and made anew when it breaks. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Redis {
+    way: Way,
+    health: Arc<Health>,
+}
+
+#[derive(Clone)]
+enum Way {
+    Server(ConnectionManager),
+    Cluster(Arc<LazyCluster>),
+}
+
+struct LazyCluster {
+    client: ClusterClient,
+    connection: OnceCell<ClusterConnection>,
+}
+
+/// Whether it answered the last time.
+struct Health {
+    began: Instant,
+    is_away: AtomicBool,
+    /// Milliseconds since `began` before which nobody asks.
+    alone_until_ms: AtomicU64,
+}
+
+impl Redis {
+    /// `urls`: one server, or with `cluster` some nodes of a Redis Cluster. Connects later, so that a node starts without
+    /// Redis. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// If a URL is none, or there is not exactly one without `cluster`.
+    pub(crate) fn connect(urls: &[String], cluster: bool) -> Result<Self, RedisError> {
+        let way = if cluster { Way::cluster(urls)? } else { Way::server(urls)? };
+        let health = Health {
+            began: Instant::now(),
+            is_away: AtomicBool::new(false),
+            alone_until_ms: AtomicU64::new(0),
+        };
+        Ok(Self { way, health: Arc::new(health) })
+    }
+
+    /// Runs a script, loading it first where it is not known. It may have run although the answer is [`RedisAway`].
+    ///
+    /// # Errors
+    /// If Redis does not answer in time, fails, or answered something else than a `T`; and for a short while after that.
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, RedisAway> {
+        if self.health.is_left_alone() {
+            return Err(RedisAway);
+        }
+        let answer = match tokio::time::timeout(ANSWER_WITHIN, self.way.invoke(script)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        };
+        match answer {
+            Ok(value) => {
+                self.health.answered();
+                Ok(value)
+            }
+            Err(error) => {
+                self.health.failed(&error);
+                Err(RedisAway)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("away", &self.health.is_away).finish_non_exhaustive()
+    }
+}
+
+impl Way {
+    fn server(urls: &[String]) -> Result<Self, RedisError> {
+        let [url] = urls else {
+            return Err(RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                "exactly one redis url, or a cluster",
+            )));
+        };
+        let info = url.as_str().into_connection_info()?.set_tcp_settings(tcp());
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(ANSWER_WITHIN))
+            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_concurrency_limit(IN_FLIGHT)
+            // The next script tries again: its caller need not wait for a back-off.
+            .set_number_of_retries(0);
+        Ok(Self::Server(ConnectionManager::new_lazy_with_config(Client::open(info)?, config)?))
+    }
+
+    fn cluster(urls: &[String]) -> Result<Self, RedisError> {
+        let client = ClusterClient::builder(urls.iter().map(String::as_str))
+            .tcp_settings(tcp())
+            .connection_timeout(ANSWER_WITHIN)
+            .response_timeout(ANSWER_WITHIN)
+            .connection_concurrency_limit(IN_FLIGHT)
+            .retries(2)
+            .build()?;
+        Ok(Self::Cluster(Arc::new(LazyCluster { client, connection: OnceCell::new() })))
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        match self {
+            Self::Server(connection) => script.invoke_async(&mut connection.clone()).await,
+            Self::Cluster(cluster) => {
+                let connect = || cluster.client.get_async_connection();
+                let connection = cluster.connection.get_or_try_init(connect).await?;
+                script.invoke_async(&mut connection.clone()).await
+            }
+        }
+    }
+}
+
+fn tcp() -> TcpSettings {
+    TcpSettings::default().set_nodelay(true)
+}
+
+impl Health {
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+            && self.elapsed_ms() < self.alone_until_ms.load(Ordering::Relaxed)
+    }
+
+    fn answered(&self) {
+        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
+            tracing::info!("redis answers again");
+        }
+    }
+
+    fn failed(&self, error: &RedisError) {
+        let until = self.elapsed_ms().saturating_add(LEAVE_ALONE.as_millis() as u64);
+        self.alone_until_ms.store(until, Ordering::Relaxed);
+        if !self.is_away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "redis is away: everybody is admitted and the stock worker decides"
+            );
+        }
+    }
+}
