@@ -22,19 +22,27 @@ use crate::{NextOffset, Record};
 /// How long the thread waits for records before it looks at its orders. Not shorter: the client library spins through the
 /// last millisecond of each wait.
 const POLL: Duration = Duration::from_millis(100);
-/// How many records one round of polling takes at most.
-const ROUND: usize = 5_000;
+/// How many records, and about how many bytes, one round of polling takes at most.
+const ROUND: Room = Room { records: 5_000, bytes: 16 << 20 };
 
 /// One reading of a partition, from one assignment with an offset to the next. Records of an earlier reading must never reach an owner that
 /// has asked for a later one: there may be a gap between its position and them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Reading(pub(crate) u64);
 
+/// How much there may be of something that is made of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) records: usize,
+    pub(crate) bytes: usize,
+}
+
 /// Records on their way to the owner of one partition.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     records: Mutex<(Reading, VecDeque<Record>)>,
     length: AtomicUsize,
+    bytes: AtomicUsize,
     high_watermark: Mutex<Option<i64>>,
     pub(crate) arrived: Notify,
 }
@@ -44,16 +52,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inbox {
-    /// Takes up to `most` records of that reading.
-    pub(crate) fn take(&self, reading: Reading, most: usize) -> Vec<Record> {
+    /// Takes records of that reading until `room` is full; at least one, if there is room for any.
+    pub(crate) fn take(&self, reading: Reading, room: Room) -> Vec<Record> {
         let mut inbox = lock(&self.records);
         let (present, records) = &mut *inbox;
         if *present != reading {
             return Vec::new();
         }
-        let count = records.len().min(most);
-        let taken = records.drain(..count).collect();
+        let mut bytes = 0;
+        let fitting = records.iter().take(room.records).take_while(|record| {
+            let fits = bytes < room.bytes;
+            bytes += record.size_bytes();
+            fits
+        });
+        let count = fitting.count();
+        let taken: Vec<Record> = records.drain(..count).collect();
         self.length.store(records.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(size_bytes(&taken), Ordering::Relaxed);
         taken
     }
 
@@ -65,7 +80,13 @@ impl Inbox {
         *lock(&self.high_watermark)
     }
 
+    /// Whether there is more than `part` (1: all) of `room`.
+    fn exceeds(&self, room: Room, part: usize) -> bool {
+        self.len() > room.records / part || self.bytes.load(Ordering::Relaxed) > room.bytes / part
+    }
+
     fn put(&self, arrived: Vec<Record>) {
+        self.bytes.fetch_add(size_bytes(&arrived), Ordering::Relaxed);
         let mut inbox = lock(&self.records);
         inbox.1.extend(arrived);
         self.length.store(inbox.1.len(), Ordering::Relaxed);
@@ -77,7 +98,12 @@ impl Inbox {
     fn begin(&self, reading: Reading) {
         *lock(&self.records) = (reading, VecDeque::new());
         self.length.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
     }
+}
+
+fn size_bytes(records: &[Record]) -> usize {
+    records.iter().map(Record::size_bytes).sum()
 }
 
 /// Orders to the thread.
@@ -173,7 +199,7 @@ pub(crate) struct Poller {
     to_read: HashMap<i32, (NextOffset, Reading)>,
     /// Paused because their inbox is full.
     full: Vec<i32>,
-    inbox_records: usize,
+    inbox_room: Room,
 }
 
 impl Poller {
@@ -183,7 +209,7 @@ impl Poller {
         topic: &Arc<str>,
         told: mpsc::Sender<Told>,
         orders: thread_mpsc::Receiver<Order>,
-        inbox_records: usize,
+        inbox_room: Room,
     ) -> Result<Self, KafkaError> {
         let context = GroupContext { topic: topic.to_string(), told, inboxes: Mutex::default() };
         let consumer: BaseConsumer<GroupContext> = options.create_with_context(context)?;
@@ -194,7 +220,7 @@ impl Poller {
             orders,
             to_read: HashMap::new(),
             full: Vec::new(),
-            inbox_records,
+            inbox_room,
         })
     }
 
@@ -262,7 +288,7 @@ impl Poller {
     fn resume_drained(&mut self) {
         for partition in std::mem::take(&mut self.full) {
             match self.inbox(partition) {
-                Some(inbox) if inbox.len() > self.inbox_records / 4 => self.full.push(partition),
+                Some(inbox) if inbox.exceeds(self.inbox_room, 4) => self.full.push(partition),
                 Some(_) => self.set_paused(partition, false),
                 None => {}
             }
@@ -273,9 +299,14 @@ impl Poller {
     fn round(&mut self) {
         let mut arrived: HashMap<i32, Vec<Record>> = HashMap::new();
         let mut wait = POLL;
-        for _ in 0..ROUND {
+        let mut bytes = 0;
+        for _ in 0..ROUND.records {
+            if bytes > ROUND.bytes {
+                break;
+            }
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
+                    bytes += message.payload_len();
                     arrived.entry(message.partition()).or_default().push(to_record(&self.topic, &message));
                 }
                 Some(Err(error)) => self.poll_failed(&error),
@@ -286,7 +317,7 @@ impl Poller {
         for (partition, records) in arrived {
             let Some(inbox) = self.inbox(partition) else { continue };
             inbox.put(records);
-            if inbox.len() > self.inbox_records && !self.full.contains(&partition) {
+            if inbox.exceeds(self.inbox_room, 1) && !self.full.contains(&partition) {
                 self.set_paused(partition, true);
                 self.full.push(partition);
             }
@@ -304,5 +335,40 @@ impl Poller {
         if lost {
             let _runtime_gone = self.consumer.context().told.blocking_send(Told::LogLost);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use domain_types::Timestamp;
+
+    use super::*;
+    use crate::Offset;
+
+    fn record(offset: i64, bytes: usize) -> Record {
+        Record {
+            topic: "t".into(),
+            partition: 0,
+            offset: Offset(offset),
+            time: Timestamp::from_millis(0),
+            key: None,
+            headers: Vec::new(),
+            value: vec![0; bytes],
+        }
+    }
+
+    #[test]
+    fn few_large_records_fill_an_inbox_as_well_as_many_small_ones() {
+        let (room, inbox) = (Room { records: 100, bytes: 1_000 }, Inbox::default());
+        inbox.put((0..3).map(|offset| record(offset, 400)).collect());
+        assert!(inbox.exceeds(room, 1), "1,200 bytes of 1,000");
+        let taken = inbox.take(Reading::default(), Room { records: 100, bytes: 500 });
+        assert_eq!(taken.len(), 2, "until the room is full");
+        assert!(!inbox.exceeds(room, 1));
+        let taken = inbox.take(Reading::default(), Room { records: 100, bytes: 1 });
+        assert_eq!(taken[0].offset, Offset(2), "one larger than the room still passes");
+        inbox.put((3..200).map(|offset| record(offset, 0)).collect());
+        assert!(inbox.exceeds(room, 1), "197 records of 100");
     }
 }

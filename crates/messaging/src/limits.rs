@@ -11,6 +11,8 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Records that may wait in memory per partition before fetching pauses.
     pub inbox_records: usize,
+    /// Bytes that may wait in memory per partition before fetching pauses.
+    pub inbox_bytes: usize,
     /// Largest output, key and headers included. Must be below the topics' `max.message.bytes` (1 MiB).
     pub output_bytes: usize,
     /// Transactions a partition may do at once after quiet.
@@ -38,6 +40,7 @@ impl Default for Limits {
             batch_records: 1_000,
             batch_bytes: 1 << 20,
             inbox_records: 10_000,
+            inbox_bytes: 16 << 20,
             output_bytes: 1_000_000,
             pace_burst: 8,
             pace_per_second: 250,

@@ -251,6 +251,11 @@ impl<P: Ports> Owner<P> {
         self.queue.len()
     }
 
+    /// Their bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.iter().map(|slot| slot.record.size_bytes()).sum()
+    }
+
     /// Whether the log ends behind the last record that is here.
     pub fn is_behind(&self, end: i64) -> bool {
         self.queue.is_empty() && self.owned.as_ref().is_some_and(|owned| owned.begun && owned.next.0 < end)

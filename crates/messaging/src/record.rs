@@ -79,6 +79,10 @@ impl Record {
     pub fn parking_key(&self) -> ParkingKey {
         let key = self.header(HEADER_PARKING_KEY).or(self.key.as_deref());
         ParkingKey(match key {
+            // Every control record has to name it.
+            Some(key) if key.len() > MAX_PARKING_KEY_BYTES => {
+                format!("long:{}", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, key))
+            }
             Some(key) => String::from_utf8_lossy(key).into_owned(),
             None => format!("offset:{}", self.offset.0),
         })
@@ -90,6 +94,9 @@ impl Record {
         self.key.as_ref().map_or(0, Vec::len) + headers + self.value.len()
     }
 }
+
+/// Longer ones are replaced by a name made of them.
+const MAX_PARKING_KEY_BYTES: usize = 1_024;
 
 /// A record and what the handler's `decode` made of it.
 #[derive(Debug, Clone)]

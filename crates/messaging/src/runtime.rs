@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::consumer::{Inbox, Order, Poller, Told};
+use crate::consumer::{Inbox, Order, Poller, Room, Told};
 use crate::limits::group_options;
 use crate::owner::{Now, Owner, Stepped};
 use crate::parking::{RecordedParkings, record_parking};
@@ -95,8 +95,10 @@ pub async fn run<F: HandlerFactory>(
     if let Some(instance_id) = &config.instance_id {
         options.set("group.instance.id", instance_id);
     }
-    let poller =
-        Poller::subscribe(&options, &topic, told_sender, order_receiver, config.limits.inbox_records)?;
+    let poller = {
+        let room = Room { records: config.limits.inbox_records, bytes: config.limits.inbox_bytes };
+        Poller::subscribe(&options, &topic, told_sender, order_receiver, room)?
+    };
     let thread = std::thread::Builder::new()
         .name(format!("poll-{topic}"))
         .spawn(move || poller.run())
@@ -238,8 +240,11 @@ async fn own<F: HandlerFactory>(
                 owner.read_again();
             }
         }
-        let room = (2 * shared.config.limits.batch_records).saturating_sub(owner.queued());
-        if reading && room > 0 {
+        let room = Room {
+            records: (2 * shared.config.limits.batch_records).saturating_sub(owner.queued()),
+            bytes: (2 * shared.config.limits.batch_bytes).saturating_sub(owner.queued_bytes()),
+        };
+        if reading && room.records > 0 && room.bytes > 0 {
             let records = inbox.take(owner.ports.reading(), room);
             owner.offer(records);
         }

@@ -178,7 +178,7 @@ impl<P: Ports> Owner<P> {
             };
             let known = records.first().filter(|record| matches!(self.ports.parse(record), Parsed::Input(_)));
             if let Some(record) = known {
-                outputs.push(redrive(self.ports.group(), &key, offsets, record));
+                outputs.extend(redrives(self.ports.group(), &key, &offsets, record));
             }
         }
         if outputs.is_empty() {
@@ -198,10 +198,23 @@ impl<P: Ports> Owner<P> {
     }
 }
 
-fn redrive(group: &str, key: &ParkingKey, offsets: Vec<i64>, record: &crate::Record) -> Output {
+/// Offsets that one control record names: it has to fit in one, however many are parked.
+const OFFSETS_PER_REDRIVE: usize = 10_000;
+
+fn redrives<'a>(
+    group: &'a str,
+    key: &'a ParkingKey,
+    offsets: &'a [i64],
+    record: &'a crate::Record,
+) -> impl Iterator<Item = Output> + 'a {
+    offsets.chunks(OFFSETS_PER_REDRIVE).map(move |offsets| redrive(group, key, offsets, record))
+}
+
+fn redrive(group: &str, key: &ParkingKey, offsets: &[i64], record: &crate::Record) -> Output {
+    let first = offsets.first().copied().unwrap_or(record.offset.0);
     let cause = uuid::Uuid::new_v5(
         &uuid::Uuid::NAMESPACE_OID,
-        format!("{group}/{}/{}/{}", record.topic, record.partition, record.offset.0).as_bytes(),
+        format!("{group}/{}/{}/{}", record.topic, record.partition, first).as_bytes(),
     );
     let envelope = Envelope::<ControlMessage> {
         message_id: MessageId(cause),
@@ -211,7 +224,7 @@ fn redrive(group: &str, key: &ParkingKey, offsets: Vec<i64>, record: &crate::Rec
         message: RedriveParked {
             consumer_group: group.to_owned(),
             parking_key: key.0.clone(),
-            offsets,
+            offsets: offsets.to_vec(),
             operator: group.to_owned(),
             reason: "this build knows the message".to_owned(),
         }
@@ -220,4 +233,51 @@ fn redrive(group: &str, key: &ParkingKey, offsets: Vec<i64>, record: &crate::Rec
     let mut output = Output::raw(record.topic.to_string(), "", envelope.encode()).control("RedriveParked");
     output.key.clone_from(&record.key);
     output.parking_key(&key.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_records_are_parked_each_redrive_fits_in_a_record() {
+        let record = crate::Record {
+            topic: "order-saga".into(),
+            partition: 0,
+            offset: Offset(9_000_000_000),
+            time: Timestamp::from_millis(0),
+            key: None,
+            headers: Vec::new(),
+            value: Vec::new(),
+        };
+        let offsets: Vec<i64> = (9_000_000_000..9_000_100_001).collect();
+        let key = ParkingKey("k".repeat(1_024));
+        let outputs: Vec<Output> = redrives("group", &key, &offsets, &record).collect();
+        assert_eq!(outputs.len(), 11);
+        assert!(outputs.iter().all(|output| output.size_bytes() < crate::Limits::default().output_bytes));
+        let ids: std::collections::BTreeSet<_> = outputs
+            .iter()
+            .map(|output| Envelope::<ControlMessage>::decode(&output.value).unwrap().message_id)
+            .collect();
+        assert_eq!(ids.len(), 11, "each is a message of its own");
+    }
+
+    #[test]
+    fn a_parking_key_that_is_too_long_to_be_named_is_replaced_by_a_name_made_of_it() {
+        let record = |key: &str| crate::Record {
+            topic: "order-saga".into(),
+            partition: 0,
+            offset: Offset(1),
+            time: Timestamp::from_millis(0),
+            key: Some(key.as_bytes().to_vec()),
+            headers: Vec::new(),
+            value: Vec::new(),
+        };
+        let long = "k".repeat(500_000);
+        assert_eq!(record(&long).parking_key(), record(&long).parking_key());
+        assert_ne!(record(&long).parking_key(), record(&format!("{long}x")).parking_key());
+        assert!(record(&long).parking_key().0.len() < 100);
+        assert_eq!(record("sku-1").parking_key().0, "sku-1");
+    }
 }
