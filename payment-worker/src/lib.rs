@@ -11,10 +11,9 @@ mod store;
 use std::sync::Arc;
 
 use anyhow::Context;
-use messaging::{ConsumerConfig, Publisher, Status};
 use prometheus::Registry;
 use schemas::Topic;
-use sqlx::PgPool;
+use service_kit::worker::{Worker, WorkerConfig};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +31,6 @@ pub use settings::{
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "payment-worker";
 
-/// Its name to Kafka and PostgreSQL.
-const CLIENT: &str = "payment-worker";
 /// The simulated provider's name to PostgreSQL: it stands for another system.
 const SIMULATED_PROVIDER: &str = "simulated-provider";
 /// One writes, one may be reconnecting.
@@ -50,27 +47,18 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     settings.check()?;
     let registry = Registry::new();
-    let runtime_metrics = messaging::Metrics::register(&registry)?;
     let metrics = PaymentMetrics::register(&registry)?;
-    let status = Status::default();
-    let readiness = status.clone();
-    service_kit::admin::serve(
-        settings.admin_listen,
-        registry,
-        Arc::new(move || readiness.ready()),
-        shutdown.clone(),
-    )
-    .await
-    .with_context(|| format!("the admin port {} can't be opened", settings.admin_listen))?;
-
-    let pool = service_kit::database::pool(&settings.database_url, CLIENT, settings.database_connections)
-        .context("the database's url is wrong")?;
-    if !service_kit::database::reachable(&pool, &shutdown).await {
-        return Ok(());
-    }
-    migrate(&pool).await?;
-
-    let publisher = Publisher::new(&settings.brokers, CLIENT)?;
+    let config = WorkerConfig {
+        name: CONSUMER_GROUP,
+        topic: Topic::PaymentCommands.name(),
+        brokers: &settings.brokers,
+        database_url: &settings.database_url,
+        database_connections: settings.database_connections,
+        admin_listen: settings.admin_listen,
+        instance_id: settings.instance_id.clone(),
+        migrations: &MIGRATIONS,
+    };
+    let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };
     let book = service_kit::database::pool(&settings.database_url, SIMULATED_PROVIDER, BOOK_CONNECTIONS)
         .context("the database's url is wrong")?;
     let provider = match &settings.http_provider {
@@ -83,18 +71,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         policy: settings.calls.policy(),
         calls_in_memory: settings.calls.in_memory,
     };
-    let mut consumer =
-        ConsumerConfig::new(&settings.brokers, CONSUMER_GROUP, Topic::PaymentCommands.name(), pool.clone());
-    consumer.instance_id = settings.instance_id;
-    let ended =
-        messaging::run(consumer, handlers, publisher, runtime_metrics, status, shutdown.clone()).await;
+    let ended = worker.run(handlers, shutdown.clone()).await;
     shutdown.cancel();
-    pool.close().await;
     book.close().await;
-    ended.context("the consumer of payment-commands failed")
-}
-
-async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    messaging::migrate(pool).await.context("the runtime's tables can't be made")?;
-    MIGRATIONS.run(pool).await.context("the database can't be migrated")
+    ended
 }

@@ -7,13 +7,13 @@ mod metrics;
 mod settings;
 mod store;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use messaging::{ConsumerConfig, LogReader, Publisher, Status, TailFrom};
+use messaging::{LogReader, TailFrom};
 use prometheus::Registry;
 use schemas::Topic;
+use service_kit::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::StockHandlers;
@@ -24,9 +24,6 @@ pub use settings::{EXAMPLE_SETTINGS, Settings};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "stock-worker";
-
-/// Its name to Kafka and PostgreSQL.
-const CLIENT: &str = "stock-worker";
 
 /// How often new levels are looked at: an older one that landed late is rare, and may stand for so long.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -40,40 +37,25 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// Only what waiting can't mend: wrong settings, a port in use, a database whose migrations are not this build's.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let registry = Registry::new();
-    let runtime_metrics = messaging::Metrics::register(&registry)?;
     let metrics = StockMetrics::register(&registry)?;
-    let status = Status::default();
-    let readiness = status.clone();
-    service_kit::admin::serve(
-        settings.admin_listen,
-        registry,
-        Arc::new(move || readiness.ready()),
-        shutdown.clone(),
-    )
-    .await
-    .with_context(|| format!("the admin port {} can't be opened", settings.admin_listen))?;
-
-    let pool = service_kit::database::pool(&settings.database_url, CLIENT, settings.database_connections)
-        .context("the database's url is wrong")?;
-    if !service_kit::database::reachable(&pool, &shutdown).await {
-        return Ok(());
-    }
-    messaging::migrate(&pool).await.context("the runtime's tables can't be made")?;
-    MIGRATIONS.run(&pool).await.context("the database can't be migrated")?;
-
-    let publisher = Publisher::new(&settings.brokers, CLIENT)?;
+    let config = WorkerConfig {
+        name: CONSUMER_GROUP,
+        topic: Topic::StockCommands.name(),
+        brokers: &settings.brokers,
+        database_url: &settings.database_url,
+        database_connections: settings.database_connections,
+        admin_listen: settings.admin_listen,
+        instance_id: settings.instance_id.clone(),
+        migrations: &MIGRATIONS,
+    };
+    let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };
     let watch = LevelWatch::default();
     let watching = tokio::spawn(watch_levels(settings.brokers.clone(), watch.clone(), shutdown.clone()));
-    let mut consumer =
-        ConsumerConfig::new(&settings.brokers, CONSUMER_GROUP, Topic::StockCommands.name(), pool.clone());
-    consumer.instance_id = settings.instance_id;
     let handlers = StockHandlers::new(watch, metrics, LogReader::new(&settings.brokers)?);
-    let ended =
-        messaging::run(consumer, handlers, publisher, runtime_metrics, status, shutdown.clone()).await;
+    let ended = worker.run(handlers, shutdown.clone()).await;
     shutdown.cancel();
     watching.await.context("the watch over stock-levels panicked")?;
-    pool.close().await;
-    ended.context("the consumer of stock-commands failed")
+    ended
 }
 
 /// Follows `stock-levels` until shut down; begins anew should the client fail.

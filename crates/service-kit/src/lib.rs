@@ -4,6 +4,7 @@ pub mod admin;
 pub mod database;
 mod entry;
 mod settings;
+pub mod worker;
 
 /// Of every binary that links this crate. glibc's took a quarter of our own time under load: records are allocated by one
 /// thread and freed by another. librdkafka keeps the C library's.

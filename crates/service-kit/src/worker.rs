@@ -1,0 +1,89 @@
+//! What every worker service is: one consumer whose state is in a database of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use messaging::{ConsumerConfig, HandlerFactory, Metrics, Publisher, Status};
+use prometheus::Registry;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use tokio_util::sync::CancellationToken;
+
+use crate::{admin, database};
+
+/// What differs between workers before they work.
+pub struct WorkerConfig<'a> {
+    /// The consumer group, and the name to Kafka and PostgreSQL. Dead letters and control records name it.
+    pub name: &'static str,
+    /// The topic it consumes.
+    pub topic: &'static str,
+    /// Kafka: `host:port,...`.
+    pub brokers: &'a str,
+    /// Its own database.
+    pub database_url: &'a str,
+    /// Connections to it.
+    pub database_connections: u32,
+    /// Where health, readiness and metrics are served.
+    pub admin_listen: SocketAddr,
+    /// Static member id of the consumer group.
+    pub instance_id: Option<String>,
+    /// The service's own tables.
+    pub migrations: &'static Migrator,
+}
+
+/// A worker whose database is there and migrated.
+pub struct Worker {
+    /// Its database.
+    pub pool: PgPool,
+    publisher: Publisher,
+    consumer: ConsumerConfig,
+    metrics: Metrics,
+    status: Status,
+}
+
+impl Worker {
+    /// Opens the admin port, which serves `registry`, waits for PostgreSQL, and migrates. `None`: shut down first.
+    ///
+    /// # Errors
+    /// What waiting can't mend: a port in use, wrong settings, a database whose migrations are not this build's.
+    pub async fn start(
+        config: WorkerConfig<'_>,
+        registry: &Registry,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Option<Self>> {
+        let metrics = Metrics::register(registry)?;
+        let status = Status::default();
+        let readiness = status.clone();
+        let ready = Arc::new(move || readiness.ready());
+        admin::serve(config.admin_listen, registry.clone(), ready, shutdown.clone())
+            .await
+            .with_context(|| format!("the admin port {} can't be opened", config.admin_listen))?;
+
+        let pool = database::pool(config.database_url, config.name, config.database_connections)
+            .context("the database's url is wrong")?;
+        if !database::reachable(&pool, shutdown).await {
+            return Ok(None);
+        }
+        messaging::migrate(&pool).await.context("the runtime's tables can't be made")?;
+        config.migrations.run(&pool).await.context("the database can't be migrated")?;
+
+        let publisher = Publisher::new(config.brokers, config.name)?;
+        let mut consumer = ConsumerConfig::new(config.brokers, config.name, config.topic, pool.clone());
+        consumer.instance_id = config.instance_id;
+        Ok(Some(Self { pool, publisher, consumer, metrics, status }))
+    }
+
+    /// Consumes until `shutdown`; returns once every partition has ended its transaction in hand and published what it
+    /// led to.
+    ///
+    /// # Errors
+    /// If the consumer ended for good.
+    pub async fn run(self, handlers: impl HandlerFactory, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let topic = self.consumer.topic.clone();
+        let (publisher, metrics, status) = (self.publisher, self.metrics, self.status);
+        let ended = messaging::run(self.consumer, handlers, publisher, metrics, status, shutdown).await;
+        self.pool.close().await;
+        ended.with_context(|| format!("the consumer of {topic} failed"))
+    }
+}
