@@ -1,6 +1,7 @@
 //! Publishing: idempotent producer, all acknowledgements, one counter per batch instead of a future per record.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use crate::{BrokerAway, Output, PublishError};
 
 /// How often the broker is asked whether it is there.
 const PROBE_EVERY: Duration = Duration::from_millis(1_000);
+/// The same while it does not answer.
+const PROBE_AGAIN: Duration = Duration::from_millis(300);
+/// However many errors there are.
+const PROBE_AT_MOST_EVERY: Duration = Duration::from_millis(100);
 /// How long it may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long to wait when the producer's queue is full.
@@ -38,18 +43,14 @@ struct Shared {
     client_id: String,
     give_up: Duration,
     producer: Mutex<Arc<ThreadedProducer<Context>>>,
-    broker: watch::Sender<Broker>,
-    closed: AtomicBool,
+    context: Context,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.closed.store(true, Ordering::Relaxed);
-    }
-}
-
+#[derive(Clone)]
 struct Context {
     broker: watch::Sender<Broker>,
+    /// Has the broker asked at once.
+    suspect: SyncSender<()>,
 }
 
 impl ClientContext for Context {
@@ -62,6 +63,7 @@ impl ClientContext for Context {
             }
             was_up
         });
+        let _asked_already = self.suspect.try_send(());
     }
 }
 
@@ -113,24 +115,28 @@ impl Publisher {
     /// # Errors
     /// If the client can't be made: a setting is wrong.
     pub fn giving_up_after(brokers: &str, client_id: &str, give_up: Duration) -> Result<Self, KafkaError> {
-        let broker = watch::Sender::new(Broker::Suspect);
-        let producer = make_producer(brokers, client_id, give_up, &broker)?;
+        let (suspect, suspected) = sync_channel(1);
+        let context = Context { broker: watch::Sender::new(Broker::Suspect), suspect };
+        let producer = make_producer(brokers, client_id, give_up, &context)?;
         let shared = Arc::new(Shared {
             brokers: brokers.to_owned(),
             client_id: client_id.to_owned(),
             give_up,
             producer: Mutex::new(Arc::new(producer)),
-            broker,
-            closed: AtomicBool::new(false),
+            context,
         });
         let watched = Arc::downgrade(&shared);
         std::thread::Builder::new()
             .name("broker-probe".to_owned())
             .spawn(move || {
                 while let Some(shared) = watched.upgrade() {
-                    shared.probe();
+                    let answered = shared.probe();
                     drop(shared);
-                    std::thread::sleep(Duration::from_millis(100));
+                    let pause = if answered { PROBE_EVERY } else { PROBE_AGAIN };
+                    if suspected.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+                        return;
+                    }
+                    std::thread::sleep(PROBE_AT_MOST_EVERY);
                 }
             })
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -175,7 +181,7 @@ impl Publisher {
     /// # Errors
     /// [`BrokerAway`] if none does.
     pub async fn reachable(&self) -> Result<(), BrokerAway> {
-        let mut broker = self.shared.broker.subscribe();
+        let mut broker = self.shared.context.broker.subscribe();
         let known = broker.wait_for(|broker| *broker != Broker::Suspect);
         match tokio::time::timeout(Duration::from_secs(1), known).await {
             Ok(Ok(broker)) if *broker == Broker::Up => Ok(()),
@@ -185,25 +191,20 @@ impl Publisher {
 }
 
 impl Shared {
-    /// Asks the broker for metadata when the last answer is old, or at once when an error was reported.
-    fn probe(&self) {
-        let mut broker = self.broker.subscribe();
-        let state = *broker.borrow_and_update();
+    /// Asks the broker for metadata.
+    fn probe(&self) -> bool {
         let producer = Arc::clone(&lock(&self.producer));
         let answered = producer.client().fetch_metadata(Some("order-saga"), PROBE_TIMEOUT).is_ok();
         let now = if answered { Broker::Up } else { Broker::Down };
-        self.broker.send_if_modified(|broker| std::mem::replace(broker, now) != now);
-        if state != now {
+        let mut before = now;
+        self.context.broker.send_if_modified(|broker| {
+            before = std::mem::replace(broker, now);
+            before != now
+        });
+        if before != now {
             tracing::info!(reachable = answered, "kafka broker state changed");
         }
-        let pause = if answered { PROBE_EVERY } else { Duration::from_millis(300) };
-        let until = std::time::Instant::now() + pause;
-        while std::time::Instant::now() < until
-            && *broker.borrow() != Broker::Suspect
-            && !self.closed.load(Ordering::Relaxed)
-        {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        answered
     }
 
     /// A producer that met a fatal error refuses everything from then on: make a new one.
@@ -215,7 +216,7 @@ impl Shared {
         if !Arc::ptr_eq(&current, producer) {
             return;
         }
-        match make_producer(&self.brokers, &self.client_id, self.give_up, &self.broker) {
+        match make_producer(&self.brokers, &self.client_id, self.give_up, &self.context) {
             Ok(fresh) => {
                 tracing::warn!("kafka producer met a fatal error and was replaced");
                 *current = Arc::new(fresh);
@@ -229,9 +230,9 @@ fn make_producer(
     brokers: &str,
     client_id: &str,
     give_up: Duration,
-    broker: &watch::Sender<Broker>,
+    context: &Context,
 ) -> Result<ThreadedProducer<Context>, KafkaError> {
-    producer_options(brokers, client_id, give_up).create_with_context(Context { broker: broker.clone() })
+    producer_options(brokers, client_id, give_up).create_with_context(context.clone())
 }
 
 /// Hands one record to the producer; waits while its queue is full. A refusal is settled as an answer.
