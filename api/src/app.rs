@@ -16,8 +16,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::auth::Keys;
+use crate::edge::{self, Edge};
 use crate::http::body::MAX_BODY_BYTES;
-use crate::http::context;
+use crate::http::context::{self, Around};
 use crate::intake::Intake;
 use crate::metrics::HttpMetrics;
 use crate::problem::Problem;
@@ -25,8 +26,9 @@ use crate::redis::Redis;
 use crate::wakeups::Wakeups;
 use crate::{orders, products};
 
-/// How long a whole request may take, its body included. Everything that waits inside has a shorter bound.
-const REQUEST_WITHIN: Duration = Duration::from_secs(15);
+/// How long a whole request may take, its body and the longest wait that a client may ask for (30 s) included.
+/// Everything that waits inside has a shorter bound.
+const REQUEST_WITHIN: Duration = Duration::from_secs(45);
 /// How long a read may take before the database counts as away.
 const DATABASE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -75,7 +77,7 @@ pub(crate) async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>)
 }
 
 /// All routes, and around them what every answer gets.
-pub(crate) fn router(app: App, metrics: HttpMetrics) -> Router {
+pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge) -> Router {
     let routes = Router::new()
         .route("/v1/orders", post(orders::submit::submit).get(orders::read::list))
         .route("/v1/orders/{id}", get(orders::read::one))
@@ -90,15 +92,21 @@ pub(crate) fn router(app: App, metrics: HttpMetrics) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(app);
-    surrounded(routes, metrics)
+    surrounded(routes, metrics, edge)
 }
 
-fn surrounded(routes: Router, metrics: HttpMetrics) -> Router {
-    routes
+/// The last layer here is the outermost.
+fn surrounded(routes: Router, metrics: HttpMetrics, edge: &Edge) -> Router {
+    let routes = routes
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_WITHIN))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(metrics, context::around))
+        .layer(from_fn_with_state(edge.clone(), edge::admit))
+        .layer(CatchPanicLayer::custom(panicked));
+    let routes = match edge.cors() {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    };
+    routes.layer(from_fn_with_state(Around { metrics, edge: edge.clone() }, context::around))
 }
 
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
@@ -154,8 +162,10 @@ mod tests {
             assert!(request.uri().path().is_empty(), "on purpose");
         }
         let routes = Router::new().route("/", get(panics));
-        let metrics = HttpMetrics::register(&prometheus::Registry::new()).unwrap();
-        let response = surrounded(routes, metrics).oneshot(Request::new(Body::empty())).await.unwrap();
+        let registry = prometheus::Registry::new();
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        let edge = Edge::new(edge::EdgeSettings::default(), &registry).unwrap();
+        let response = surrounded(routes, metrics, &edge).oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert!(response.headers().contains_key("traceresponse"));

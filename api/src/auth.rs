@@ -10,6 +10,7 @@ use domain_types::CustomerId;
 pub use keys::KeysError;
 pub(crate) use keys::{Expectations, Keys};
 
+use crate::edge::Visit;
 use crate::problem::Problem;
 
 /// What a verified token says.
@@ -43,10 +44,14 @@ where
         .map(|(_, token)| token.trim())
         .filter(|_| values.next().is_none())
         .ok_or_else(missing)?;
-    Keys::from_ref(state).verify(token).map_err(|refusal| {
+    let caller = Keys::from_ref(state).verify(token).map_err(|refusal| {
         tracing::debug!(%refusal, "token refused");
         Problem::unauthorized(refusal.to_string(), "Bearer error=\"invalid_token\"")
-    })
+    })?;
+    match parts.extensions.get::<Visit>() {
+        Some(visit) => visit.is_of(caller.id).map(|()| caller),
+        None => Ok(caller),
+    }
 }
 
 fn forbidden(role: &str) -> Problem {

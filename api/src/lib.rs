@@ -3,6 +3,7 @@
 mod app;
 mod auth;
 mod database;
+mod edge;
 mod http;
 mod intake;
 mod metrics;
@@ -16,5 +17,6 @@ mod settings;
 mod wakeups;
 
 pub use auth::KeysError;
+pub use edge::{EdgeSettings, InvalidNetwork, InvalidOrigin, Network, Origin, Rate};
 pub use run::{Addresses, EXAMPLE_SETTINGS, run, run_reporting};
 pub use settings::Settings;

@@ -1,6 +1,7 @@
 //! Problem details (RFC 9457): the one shape of every error that leaves the api.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -128,6 +129,20 @@ impl Problem {
             .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
     }
 
+    /// This node has as much to do as it can; nothing of this request was looked at.
+    pub(crate) fn busy() -> Self {
+        let detail = "the api has too much to do; nothing was kept, try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+            .with_header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+    }
+
+    /// Somebody sends more than is let in; after `wait` there is room again.
+    pub(crate) fn too_many_requests(detail: &'static str, wait: Duration) -> Self {
+        let whole_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(whole_s.max(1)))
+    }
+
     pub(crate) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -174,6 +189,11 @@ impl Problem {
             }
             status => Self::internal().with(|details| details.status = status),
         }
+    }
+
+    pub(crate) fn body_timeout() -> Self {
+        let detail = "the body took too long; nothing was kept";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail)
     }
 
     pub(crate) fn body_too_large() -> Self {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use messaging::{ConsumerConfig, HandlerFactory, Limits, Metrics, Publisher, Status, TailFrom};
 use prometheus::Registry;
 use schemas::Topic;
@@ -17,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, consumers_missing, router};
 use crate::auth::{Expectations, Keys};
+use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
 use crate::metrics::{HttpMetrics, IntakeMetrics};
 use crate::projection::{Orders, StockChanges, StockLevels};
@@ -123,7 +123,9 @@ pub async fn run_reporting(
         consumers,
     };
     let metrics = HttpMetrics::register(&node.registry)?;
-    let served = serve(listener, router(app, metrics), &shutdown, failed).await;
+    let edge = Edge::new(settings.edge.clone(), &node.registry)?;
+    let router = router(app, metrics, &edge);
+    let served = serve(listener, router, edge, &shutdown, failed).await;
     tasks.finish().await;
     served
 }
@@ -132,26 +134,20 @@ pub async fn run_reporting(
 async fn serve(
     listener: TcpListener,
     router: axum::Router,
+    edge: Edge,
     shutdown: &CancellationToken,
     mut failed: mpsc::Receiver<anyhow::Error>,
 ) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
-    });
     let stop = shutdown.child_token();
-    let stopped = stop.clone().cancelled_owned();
-    let mut serving =
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
+    let mut serving = tokio::spawn(edge::serve(listener, router, edge, stop.clone()));
     let failure = tokio::select! {
-        ended = &mut serving => return Ok(ended??),
+        ended = &mut serving => return Ok(ended?),
         () = shutdown.cancelled() => None,
         error = failed.recv() => error,
     };
     stop.cancel();
     match tokio::time::timeout(DRAIN, &mut serving).await {
-        Ok(ended) => ended??,
+        Ok(ended) => ended?,
         Err(_elapsed) => {
             tracing::warn!("requests were still under way at the end of the shutdown");
             serving.abort();

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use schemas::Policy;
 use serde::Deserialize;
 
+use crate::edge::EdgeSettings;
+
 /// Settings of one api node. See `settings.toml` for what each means.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +57,9 @@ pub struct Settings {
     /// Deadlines of orders placed from now on.
     #[serde(default)]
     pub policy: Policy,
+    /// Limits and headers of the public port.
+    #[serde(default)]
+    pub edge: EdgeSettings,
 }
 
 fn listen() -> SocketAddr {

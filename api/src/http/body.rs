@@ -1,16 +1,21 @@
 //! JSON bodies: media type, size and syntax, each with its own answer.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::Value;
 
+use crate::edge::Visit;
 use crate::http::fields::{Findings, Object};
 use crate::problem::{FieldError, Problem};
 
 /// The largest body, bytes.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
+/// How long a body may take, where no settings say otherwise.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// The longest `Idempotency-Key`, characters.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -25,7 +30,11 @@ pub(crate) struct NoBody;
 
 /// The whole body; its size is bounded by the router's `DefaultBodyLimit` ([`MAX_BODY_BYTES`]).
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
+    let within = request.extensions().get::<Visit>().map_or(BODY_WITHIN, Visit::body_within);
+    let Ok(body) = tokio::time::timeout(within, Bytes::from_request(request, state)).await else {
+        return Err(Problem::body_timeout());
+    };
+    body.map_err(|rejection| {
         if rejection.into_response().status() == StatusCode::PAYLOAD_TOO_LARGE {
             Problem::body_too_large()
         } else {

@@ -1,13 +1,14 @@
 //! The outermost layer: gives each request its trace and id, renders problems, counts and logs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
+use crate::edge::{Edge, Visit, secured};
 use crate::metrics::HttpMetrics;
 use crate::problem::Problem;
 
@@ -73,8 +74,20 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     }
 }
 
-/// Puts [`Trace`] into the request's extensions, and trace and request id onto every answer.
-pub(crate) async fn around(State(metrics): State<HttpMetrics>, mut request: Request, next: Next) -> Response {
+/// What the outermost layer needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Around {
+    pub(crate) metrics: HttpMetrics,
+    pub(crate) edge: Edge,
+}
+
+/// Puts [`Trace`] and [`Visit`] into the request's extensions; trace, request id and what protects a browser onto every
+/// answer.
+pub(crate) async fn around(
+    State(Around { metrics, edge }): State<Around>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let trace = Trace::of(request.headers());
     let request_id = request_id(request.headers());
@@ -84,13 +97,48 @@ pub(crate) async fn around(State(metrics): State<HttpMetrics>, mut request: Requ
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     request.extensions_mut().insert(trace.clone());
+    let visit = Visit::new(&edge, &request);
+    request.extensions_mut().insert(visit.clone());
     let mut response = render(next.run(request).await, &trace);
     if let Ok(traceresponse) = HeaderValue::from_str(&trace.traceparent()) {
         response.headers_mut().insert(TRACERESPONSE, traceresponse);
     }
+    secured(response.headers_mut(), &visit);
+    let (status, took) = (response.status(), begun.elapsed());
+    metrics.answered(&route, &method, status, took);
+    let answered = Answered { method: &method, route: &route, status, took, request_id: &request_id };
+    answered.log(&trace, &visit);
     response.headers_mut().insert(X_REQUEST_ID, request_id);
-    metrics.answered(&route, &method, response.status(), begun.elapsed());
     response
+}
+
+/// A line of the access log: neither addresses, query strings, bodies nor tokens.
+struct Answered<'a> {
+    method: &'a Method,
+    route: &'a str,
+    status: StatusCode,
+    took: Duration,
+    request_id: &'a HeaderValue,
+}
+
+impl Answered<'_> {
+    /// At level `debug`, so that it costs nothing unless asked for: `RUST_LOG=info,access=debug`.
+    fn log(&self, trace: &Trace, visit: &Visit) {
+        if !tracing::enabled!(target: "access", tracing::Level::DEBUG) {
+            return;
+        }
+        tracing::debug!(
+            target: "access",
+            method = %self.method,
+            route = self.route,
+            status = self.status.as_u16(),
+            took_us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
+            request_id = self.request_id.to_str().unwrap_or_default(),
+            trace_id = trace.trace_id(),
+            customer_id = visit.customer().map(tracing::field::display),
+            "answered"
+        );
+    }
 }
 
 /// Any error that is not yet a problem document becomes one.
@@ -118,7 +166,61 @@ fn render(mut response: Response, trace: &Trace) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::edge::EdgeSettings;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_access_log_tells_what_was_asked_and_no_secret() {
+        let registry = prometheus::Registry::new();
+        let metrics = HttpMetrics::register(&registry).unwrap();
+        let edge = Edge::new(EdgeSettings::default(), &registry).unwrap();
+        let routes = Router::new()
+            .route("/things/{id}", get(|| async { "fine" }))
+            .layer(middleware::from_fn_with_state(Around { metrics, edge }, around));
+        let written = Written::default();
+        let writer = written.clone();
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter("access=debug")
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let _as_long_as_this_test = tracing::subscriber::set_default(logs);
+        let request = Request::get("/things/private-id?token=query-secret")
+            .header("authorization", "Bearer header-secret")
+            .header("cookie", "cookie-secret")
+            .header("x-request-id", "mine")
+            .body(Body::empty())
+            .unwrap();
+        routes.oneshot(request).await.unwrap();
+        let said = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        for told in
+            ["method=GET", "route=\"/things/{id}\"", "status=200", "took_us=", "\"mine\"", "trace_id="]
+        {
+            assert!(said.contains(told), "{told}: {said}");
+        }
+        assert!(!said.contains("secret") && !said.contains("private-id"), "{said}");
+    }
 
     #[test]
     fn a_valid_traceparent_is_continued_and_a_bad_one_is_replaced() {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod catalogue;
+mod edge;
 mod intake;
 mod orders;
 mod outages;
