@@ -84,7 +84,7 @@ pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge) -> Router {
         .route("/v1/orders/{id}/payment", post(orders::requests::pay))
         .route("/v1/orders/{id}/cancellation", post(orders::requests::cancel))
         .route("/v1/orders/{id}/return", post(orders::requests::give_back))
-        .route("/v1/products", get(products::read::list))
+        .route("/v1/products", get(products::list::list))
         .route("/v1/products/{sku}", get(products::read::one))
         .route("/v1/admin/products/{sku}", put(products::admin::define))
         .route("/v1/admin/products/{sku}/restock", post(products::admin::restock))

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod changes;
+pub(crate) mod list;
 pub(crate) mod model;
 pub(crate) mod read;
 pub(crate) mod store;

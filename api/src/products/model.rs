@@ -4,6 +4,14 @@ use domain_types::{Money, RequestId, Sku, Timestamp};
 use schemas::{ProductKind, Sale};
 use serde::Serialize;
 
+/// A kind as it is written.
+pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
+    match kind {
+        ProductKind::Normal => "normal",
+        ProductKind::Limited => "limited",
+    }
+}
+
 /// A product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Product {

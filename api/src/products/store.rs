@@ -12,7 +12,7 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Er
     sqlx::Error::Decode(Box::new(error))
 }
 
-fn product_of(row: &PgRow) -> sqlx::Result<Product> {
+pub(super) fn product_of(row: &PgRow) -> sqlx::Result<Product> {
     let currency = Currency::from_code(row.try_get("price_currency")?)
         .ok_or_else(|| sqlx::Error::Decode("no such currency".into()))?;
     let sale: Option<&str> = row.try_get("sale")?;
@@ -42,27 +42,6 @@ pub(crate) async fn product(pool: &PgPool, sku: &Sku) -> sqlx::Result<Option<Pro
     .fetch_optional(pool)
     .await?;
     row.as_ref().map(product_of).transpose()
-}
-
-/// A place in the catalogue by name.
-pub(crate) type Position = (String, Sku);
-
-/// The next products after `after`, by name.
-pub(crate) async fn list(pool: &PgPool, after: Option<&Position>, limit: i64) -> sqlx::Result<Vec<Product>> {
-    let (name, sku) = after.map_or((None, None), |(name, sku)| (Some(name.as_str()), Some(sku.as_str())));
-    let rows = sqlx::query(
-        "SELECT sku, name, option, category, kind, price_amount, price_currency, available, sale,
-                limit_per_customer
-         FROM products
-         WHERE $1::text IS NULL OR (name, sku) > ($1 COLLATE \"C\", $2 COLLATE \"C\")
-         ORDER BY name, sku LIMIT $3",
-    )
-    .bind(name)
-    .bind(sku)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(product_of).collect()
 }
 
 fn change_of(row: &PgRow) -> sqlx::Result<StockChange> {

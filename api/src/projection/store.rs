@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use domain_types::{OrderId, RequestId, Sku, Timestamp};
-use schemas::{ProductKind, StockChangeCode, StockLevel};
+use schemas::{StockChangeCode, StockLevel};
 use sqlx::types::Uuid;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row};
 
 use crate::orders::model::Order;
-use crate::products::model::ChangeState;
+use crate::products::model::{ChangeState, kind_name};
 
 /// A stored value that this build can't read, or a value that can't be stored.
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
@@ -100,13 +100,6 @@ pub(super) async fn product_versions(
         .collect()
 }
 
-fn kind_text(kind: ProductKind) -> &'static str {
-    match kind {
-        ProductKind::Normal => "normal",
-        ProductKind::Limited => "limited",
-    }
-}
-
 pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -> sqlx::Result<()> {
     let of = |field: fn(&StockLevel) -> i64| levels.iter().map(|level| field(level)).collect::<Vec<i64>>();
     let text = |field: fn(&StockLevel) -> &str| -> Vec<String> {
@@ -138,7 +131,7 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
     .bind(text(|level| &level.product.name))
     .bind(options)
     .bind(text(|level| &level.product.category))
-    .bind(text(|level| kind_text(level.product.kind)))
+    .bind(text(|level| kind_name(level.product.kind)))
     .bind(of(|level| level.product.price.amount))
     .bind(text(|level| level.product.price.currency.code()))
     .bind(sales)

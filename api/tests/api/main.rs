@@ -8,6 +8,7 @@ mod edge;
 mod intake;
 mod orders;
 mod outages;
+mod product_list;
 mod requests;
 mod support;
 mod tokens;
