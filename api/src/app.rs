@@ -21,6 +21,7 @@ use crate::http::body::MAX_BODY_BYTES;
 use crate::http::context::{self, Around};
 use crate::intake::Intake;
 use crate::metrics::HttpMetrics;
+use crate::orders::live::Live;
 use crate::problem::Problem;
 use crate::redis::Redis;
 use crate::wakeups::Wakeups;
@@ -40,6 +41,7 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) intake: Intake,
     pub(crate) wakeups: Wakeups,
+    pub(crate) live: Live,
     pub(crate) redis: Redis,
     /// Name and status of each consumer.
     pub(crate) consumers: Vec<(&'static str, Status)>,
@@ -81,6 +83,7 @@ pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge) -> Router {
     let routes = Router::new()
         .route("/v1/orders", post(orders::submit::submit).get(orders::read::list))
         .route("/v1/orders/{id}", get(orders::read::one))
+        .route("/v1/orders/{id}/events", get(orders::events::events))
         .route("/v1/orders/{id}/payment", post(orders::requests::pay))
         .route("/v1/orders/{id}/cancellation", post(orders::requests::cancel))
         .route("/v1/orders/{id}/return", post(orders::requests::give_back))

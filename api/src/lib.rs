@@ -18,5 +18,6 @@ mod wakeups;
 
 pub use auth::KeysError;
 pub use edge::{EdgeSettings, InvalidNetwork, InvalidOrigin, Network, Origin, Rate};
+pub use orders::live::LiveSettings;
 pub use run::{Addresses, EXAMPLE_SETTINGS, run, run_reporting};
 pub use settings::Settings;

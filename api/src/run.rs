@@ -19,6 +19,7 @@ use crate::auth::{Expectations, Keys};
 use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
 use crate::metrics::{HttpMetrics, IntakeMetrics};
+use crate::orders::live::Live;
 use crate::projection::{Orders, StockChanges, StockLevels};
 use crate::redis::Redis;
 use crate::settings::Settings;
@@ -95,6 +96,8 @@ pub async fn run_reporting(
     let wakeups = node.wake(&settings, &tasks);
     let intake = node.take_orders(&settings, &tasks)?;
     tasks.background.spawn(keys.clone().watch(settings.keys_file.clone(), expected, tasks.end.clone()));
+    let reading = orders::follow::read(wakeups.clone(), node.pool.clone(), tasks.end.clone());
+    tasks.background.spawn(reading);
     tasks.background.spawn(orders::requests::forget_unanswered(node.pool.clone(), tasks.end.clone()));
 
     let listener = TcpListener::bind(settings.listen)
@@ -113,7 +116,9 @@ pub async fn run_reporting(
     tracing::info!(%public, %admin, "api listens");
     let _nobody_asks = addresses.send(Addresses { public, admin });
 
+    let stop = shutdown.child_token();
     let app = App {
+        live: Live::new(settings.live, stop.clone(), &node.registry)?,
         pool: node.pool.clone(),
         publisher: node.publisher.clone(),
         keys,
@@ -125,24 +130,24 @@ pub async fn run_reporting(
     let metrics = HttpMetrics::register(&node.registry)?;
     let edge = Edge::new(settings.edge.clone(), &node.registry)?;
     let router = router(app, metrics, &edge);
-    let served = serve(listener, router, edge, &shutdown, failed).await;
+    let served = serve(listener, router, edge, stop, failed).await;
     tasks.finish().await;
     served
 }
 
-/// Serves until `shutdown`, or until a consumer failed for good; then waits for the requests under way.
+/// Serves until `stop`, or until a consumer failed for good; then waits for the requests under way.
 async fn serve(
     listener: TcpListener,
     router: axum::Router,
     edge: Edge,
-    shutdown: &CancellationToken,
+    stop: CancellationToken,
     mut failed: mpsc::Receiver<anyhow::Error>,
 ) -> anyhow::Result<()> {
     let stop = shutdown.child_token();
     let mut serving = tokio::spawn(edge::serve(listener, router, edge, stop.clone()));
     let failure = tokio::select! {
         ended = &mut serving => return Ok(ended?),
-        () = shutdown.cancelled() => None,
+        () = stop.cancelled() => None,
         error = failed.recv() => error,
     };
     stop.cancel();

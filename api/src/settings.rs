@@ -7,6 +7,7 @@ use schemas::Policy;
 use serde::Deserialize;
 
 use crate::edge::EdgeSettings;
+use crate::orders::live::LiveSettings;
 
 /// Settings of one api node. See `settings.toml` for what each means.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,6 +58,9 @@ pub struct Settings {
     /// Deadlines of orders placed from now on.
     #[serde(default)]
     pub policy: Policy,
+    /// Limits of live answers.
+    #[serde(default)]
+    pub live: LiveSettings,
     /// Limits and headers of the public port.
     #[serde(default)]
     pub edge: EdgeSettings,

@@ -1,76 +1,305 @@
-//! Wakes requests that wait for a saga's answer, by this node's own tail of `order-events`.
+//! Who follows which order on this node: requests that wait for an outcome, and streams.
 //!
-//! It only tells that there is an answer, and in which version of the order; what is sent is read from the projection.
+//! The node's own tail of `order-events` only tells that an order has a newer version; what followers get is read from
+//! the projection ([`crate::orders::follow`]), for many orders in one statement. An order whose version the tail missed is
+//! found by a slow look at all followed orders.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use domain_types::RequestId;
+use domain_types::OrderId;
 use messaging::Record;
 use schemas::{Envelope, OrderEvent};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-type Waiting = HashMap<RequestId, Vec<oneshot::Sender<i64>>>;
+use crate::orders::model::Order;
 
-/// Who waits for which answer. Clones share it.
+/// How long the projection usually takes to apply what the tail has shown; doubled for each look that came too early.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(2);
+/// How often an order is looked at that nobody woke.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Most such looks per second: the more orders are followed, the rarer each is looked at.
+const LOOKS_PER_SECOND: u32 = 2_000;
+/// When orders are asked for again after the database failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// Tells apart what was read before somebody began to follow from what was read after. Grows with each follower.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+/// An order to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) order: OrderId,
+    /// Only a newer version is news; 0 for somebody who just came and gets what there is.
+    pub(crate) known_version: i64,
+    ticket: Ticket,
+}
+
+/// What was read last; no order: there is none.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wakeups(Arc<Mutex<Waiting>>);
+struct Seen {
+    ticket: Ticket,
+    order: Option<Arc<Order>>,
+}
 
-/// One who waits. Dropping it ends the wait.
+impl Seen {
+    fn version(&self) -> i64 {
+        self.order.as_ref().map_or(0, |order| order.version)
+    }
+}
+
+/// A followed order.
 #[derive(Debug)]
-pub(crate) struct Answered {
+struct Followed {
+    seen: watch::Sender<Seen>,
+    followers: usize,
+    /// Of the latest follower.
+    ticket: Ticket,
+    /// The newest version that the tail has shown.
+    woken_version: i64,
+    /// Looks that came before the projection had that version.
+    early_looks: u32,
+    /// When it is read; `None` while it is being read.
+    due: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    orders: HashMap<OrderId, Followed>,
+    due: BTreeSet<(Instant, OrderId)>,
+    last_ticket: Ticket,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    registry: Mutex<Registry>,
+    /// Something is due earlier than before.
+    earlier: Notify,
+}
+
+/// Who follows what. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wakeups(Arc<Shared>);
+
+/// One who follows an order. Holds no more than the newest version; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Following {
     wakeups: Wakeups,
-    request: RequestId,
-    version: oneshot::Receiver<i64>,
+    order: OrderId,
+    ticket: Ticket,
+    seen: watch::Receiver<Seen>,
 }
 
 impl Wakeups {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to wait; an answer from now on is not missed.
-    pub(crate) fn wait_for(&self, request: RequestId) -> Answered {
-        let (wake, version) = oneshot::channel();
-        self.lock().entry(request).or_default().push(wake);
-        Answered { wakeups: self.clone(), request, version }
+    /// Begins to follow; what changes from now on is not missed.
+    pub(crate) fn follow(&self, order: OrderId) -> Following {
+        let mut registry = self.lock();
+        let ticket = Ticket(registry.last_ticket.0.saturating_add(1));
+        registry.last_ticket = ticket;
+        let followed = registry.orders.entry(order).or_insert_with(|| Followed {
+            seen: watch::Sender::default(),
+            followers: 0,
+            ticket,
+            woken_version: 0,
+            early_looks: 0,
+            due: None,
+        });
+        followed.followers += 1;
+        followed.ticket = ticket;
+        let seen = followed.seen.subscribe();
+        if registry.schedule(order, Instant::now()) {
+            self.0.earlier.notify_one();
+        }
+        drop(registry);
+        Following { wakeups: self.clone(), order, ticket, seen }
     }
 
     /// Looks at a record of `order-events`.
     pub(crate) fn seen(&self, record: &Record) {
-        if self.lock().is_empty() {
+        let Some(order) = record.key_str().and_then(|key| key.parse::<OrderId>().ok()) else { return };
+        if !self.lock().orders.contains_key(&order) {
             return;
         }
         let Ok(envelope) = Envelope::<OrderEvent>::decode(&record.value) else { return };
-        match envelope.message {
-            OrderEvent::OrderPlaced(_) => {}
-            OrderEvent::OrderChanged(change) => {
-                let Some(request) = change.request else { return };
-                let waiting = self.lock().remove(&request.id).unwrap_or_default();
-                for wake in waiting {
-                    let _gave_up = wake.send(change.version);
+        let version = match envelope.message {
+            OrderEvent::OrderPlaced(event) => event.version,
+            OrderEvent::OrderChanged(event) => event.version,
+        };
+        self.woken(order, version);
+    }
+
+    fn woken(&self, order: OrderId, version: i64) {
+        let mut registry = self.lock();
+        let Some(followed) = registry.orders.get_mut(&order) else { return };
+        if version <= followed.woken_version || version <= followed.seen.borrow().version() {
+            return;
+        }
+        followed.woken_version = version;
+        followed.early_looks = 0;
+        let soon = Instant::now() + FIRST_LOOK_AFTER;
+        // One that is being read, or will be sooner, needs nothing more.
+        if followed.due.is_some_and(|due| due > soon) && registry.schedule(order, soon) {
+            self.0.earlier.notify_one();
+        }
+    }
+
+    /// Waits until orders are due and takes them, at most `limit`. Each must be given back to [`Wakeups::found`] or
+    /// [`Wakeups::not_read`]. Cancelling the wait takes nothing.
+    pub(crate) async fn due(&self, limit: usize) -> Vec<Wanted> {
+        loop {
+            let earlier = self.0.earlier.notified();
+            let next = {
+                let mut registry = self.lock();
+                let due = registry.take_due(Instant::now(), limit);
+                if !due.is_empty() {
+                    return due;
                 }
+                registry.due.first().map(|(at, _)| *at)
+            };
+            match next {
+                Some(at) => {
+                    let _either = tokio::time::timeout_at(at, earlier).await;
+                }
+                None => earlier.await,
             }
+        }
+    }
+
+    /// An order was read; `None`: nothing newer, or, for somebody new, there is no such order.
+    pub(crate) fn found(&self, wanted: Wanted, order: Option<Order>) {
+        let mut registry = self.lock();
+        let pace = registry.pace();
+        let Some(followed) = registry.orders.get_mut(&wanted.order) else { return };
+        followed.seen.send_if_modified(|seen| {
+            let is_answered = seen.ticket < wanted.ticket;
+            seen.ticket = seen.ticket.max(wanted.ticket);
+            // Of the same version, the later one knows more about requests without an answer.
+            let newer = order.filter(|order| order.version >= seen.version());
+            let is_news = newer.is_some();
+            if let Some(newer) = newer {
+                seen.order = Some(Arc::new(newer));
+            }
+            is_answered || is_news
+        });
+        let after = if followed.ticket > wanted.ticket {
+            Duration::ZERO
+        } else if followed.woken_version > followed.seen.borrow().version() {
+            let doubled =
+                FIRST_LOOK_AFTER.saturating_mul(1_u32.checked_shl(followed.early_looks).unwrap_or(u32::MAX));
+            followed.early_looks = followed.early_looks.saturating_add(1).min(16);
+            doubled.min(pace)
+        } else {
+            jittered(pace, wanted.order)
+        };
+        registry.schedule(wanted.order, Instant::now() + after);
+    }
+
+    /// An order could not be read; it is asked for again.
+    pub(crate) fn not_read(&self, wanted: Wanted) {
+        self.lock().schedule(wanted.order, Instant::now() + AFTER_FAILURE);
+    }
+}
+
+impl Registry {
+    /// Sets when an order is read next; tells whether it is now the first of all.
+    fn schedule(&mut self, order: OrderId, at: Instant) -> bool {
+        let Some(followed) = self.orders.get_mut(&order) else { return false };
+        if let Some(before) = followed.due.replace(at) {
+            self.due.remove(&(before, order));
+        }
+        self.due.insert((at, order));
+        self.due.first() == Some(&(at, order))
+    }
+
+    fn take_due(&mut self, now: Instant, limit: usize) -> Vec<Wanted> {
+        let mut taken = Vec::new();
+        while taken.len() < limit
+            && let Some(&(at, order)) = self.due.first()
+            && at <= now
+        {
+            self.due.pop_first();
+            let Some(followed) = self.orders.get_mut(&order) else { continue };
+            followed.due = None;
+            let seen = followed.seen.borrow();
+            let known_version = if seen.ticket < followed.ticket { 0 } else { seen.version() };
+            taken.push(Wanted { order, known_version, ticket: followed.ticket });
+        }
+        taken
+    }
+
+    /// Between two looks at an order that nobody woke.
+    fn pace(&self) -> Duration {
+        let orders = u32::try_from(self.orders.len()).unwrap_or(u32::MAX);
+        LOOK_EVERY.max(LOOK_EVERY.saturating_mul(orders) / LOOKS_PER_SECOND)
+    }
+
+    fn leave(&mut self, order: OrderId) {
+        let Some(followed) = self.orders.get_mut(&order) else { return };
+        followed.followers = followed.followers.saturating_sub(1);
+        if followed.followers == 0
+            && let Some(gone) = self.orders.remove(&order)
+            && let Some(due) = gone.due
+        {
+            self.due.remove(&(due, order));
         }
     }
 }
 
-impl Answered {
-    /// The order's version with the answer; `None` if nobody will tell.
-    pub(crate) async fn version(&mut self) -> Option<i64> {
-        (&mut self.version).await.ok()
+/// From three to five quarters of it, by the order's id: orders that came together are not looked at together for ever.
+fn jittered(pace: Duration, order: OrderId) -> Duration {
+    let part = u32::from(order.uuid().as_bytes()[15]);
+    pace * 3 / 4 + pace * part / 510
+}
+
+impl Following {
+    /// The order that is followed.
+    pub(crate) const fn order(&self) -> OrderId {
+        self.order
+    }
+
+    /// What was read last since this one came.
+    pub(crate) fn newest(&self) -> Option<Arc<Order>> {
+        let seen = self.seen.borrow();
+        seen.order.clone().filter(|_| seen.ticket >= self.ticket)
+    }
+
+    /// The order as it is now, or later; `None` if there is none. Waits as long as the database is away.
+    pub(crate) async fn present(&mut self) -> Option<Arc<Order>> {
+        let ticket = self.ticket;
+        match self.seen.wait_for(|seen| seen.ticket >= ticket).await {
+            Ok(seen) => seen.order.clone(),
+            Err(_never_while_it_is_followed) => None,
+        }
+    }
+
+    /// The newest version of the order, as soon as this holds for it. Waits for ever if it never does.
+    pub(crate) async fn until(&mut self, holds: impl Fn(&Order) -> bool) -> Arc<Order> {
+        // What was read for somebody else, before this one came, is not news.
+        let ticket = self.ticket;
+        let holds = |seen: &Seen| seen.ticket >= ticket && seen.order.as_deref().is_some_and(&holds);
+        if let Ok(seen) = self.seen.wait_for(holds).await
+            && let Some(order) = &seen.order
+        {
+            return Arc::clone(order);
+        }
+        std::future::pending().await
+    }
+
+    /// A newer version than that, as soon as there is one.
+    pub(crate) async fn newer(&mut self, version: i64) -> Arc<Order> {
+        self.until(|order| order.version > version).await
     }
 }
 
-impl Drop for Answered {
+impl Drop for Following {
     fn drop(&mut self) {
-        self.version.close();
-        let mut waiting = self.wakeups.lock();
-        if let Some(others) = waiting.get_mut(&self.request) {
-            others.retain(|wake| !wake.is_closed());
-            if others.is_empty() {
-                waiting.remove(&self.request);
-            }
-        }
+        self.wakeups.lock().leave(self.order);
     }
 }

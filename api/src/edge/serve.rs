@@ -22,6 +22,8 @@ use crate::edge::{Edge, Peer, Refusal};
 
 /// The longest head of a request, bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// What may wait in the kernel because a client reads slowly, bytes; what is on its way does not count.
+const MAX_UNSENT_BYTES: u32 = 32 * 1024;
 /// The pause after the system refused a connection (no more files).
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 /// What a connection beyond the limit is told before it ends.
@@ -48,8 +50,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, edge: Edge, sto
             turn_away(&stream);
             continue;
         };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        if let Err(error) = prepare(&stream, edge.settings().write_within()) {
+            tracing::debug!(%error, "a connection's options could not be set");
         }
         let connection = connection(http.clone(), stream, peer, router.clone(), stop.clone());
         connections.spawn(async move {
@@ -60,6 +62,15 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, edge: Edge, sto
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// An answer goes out at once; what a slow client has not taken does not pile up in the kernel; one that takes nothing for
+/// so long is dropped, whether it is gone or has no room.
+fn prepare(stream: &TcpStream, write_within: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(write_within))?;
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)
 }
 
 fn http(edge: &Edge) -> http1::Builder {

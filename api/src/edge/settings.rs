@@ -20,6 +20,8 @@ pub struct EdgeSettings {
     pub header_within_ms: u64,
     /// How long a request's body may take, milliseconds.
     pub body_within_ms: u64,
+    /// How long a client may take nothing of its answer before it is dropped, milliseconds.
+    pub write_within_ms: u64,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<Network>,
     /// Requests of one address (IPv6: one /64).
@@ -41,6 +43,7 @@ impl Default for EdgeSettings {
             max_in_flight: 8_192,
             header_within_ms: 30_000,
             body_within_ms: 10_000,
+            write_within_ms: 30_000,
             trusted_proxies: Vec::new(),
             address: Rate { per_second: NonZeroU32::new(500), burst: NonZeroU32::new(2_000) },
             limit_loopback: false,
@@ -54,6 +57,10 @@ impl Default for EdgeSettings {
 impl EdgeSettings {
     pub(crate) fn header_within(&self) -> Duration {
         Duration::from_millis(self.header_within_ms)
+    }
+
+    pub(crate) fn write_within(&self) -> Duration {
+        Duration::from_millis(self.write_within_ms)
     }
 
     pub(crate) fn body_within(&self) -> Duration {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::edge::{Edge, Visit, secured};
 use crate::metrics::HttpMetrics;
+use crate::orders::prefer::Waited;
 use crate::problem::Problem;
 
 const X_REQUEST_ID: &str = "x-request-id";
@@ -104,7 +105,9 @@ pub(crate) async fn around(
         response.headers_mut().insert(TRACERESPONSE, traceresponse);
     }
     secured(response.headers_mut(), &visit);
-    let (status, took) = (response.status(), begun.elapsed());
+    // What a client wanted to wait is not latency; a stream counts until its head.
+    let waited = response.extensions_mut().remove::<Waited>().map_or(Duration::ZERO, |Waited(waited)| waited);
+    let (status, took) = (response.status(), begun.elapsed().saturating_sub(waited));
     metrics.answered(&route, &method, status, took);
     let answered = Answered { method: &method, route: &route, status, took, request_id: &request_id };
     answered.log(&trace, &visit);

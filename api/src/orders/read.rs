@@ -1,5 +1,8 @@
 //! `GET /v1/orders/{id}` and `GET /v1/orders`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use domain_types::{CustomerId, OrderId};
@@ -14,6 +17,10 @@ use crate::http::query::Parameters;
 use crate::orders::model::Order;
 use crate::orders::store;
 use crate::problem::Problem;
+use crate::wakeups::Following;
+
+/// How long a followed order may take to be read.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A page of a list.
 #[derive(Debug, Serialize)]
@@ -34,7 +41,20 @@ pub(crate) async fn own_order(app: &App, customer: CustomerId, id: OrderId) -> R
     Ok(order)
 }
 
-pub(crate) fn no_such_order() -> Problem {
+/// The same for an order that is followed: it is read together with others.
+///
+/// # Errors
+/// See [`own_order`].
+pub(crate) async fn own_followed(
+    following: &mut Following,
+    customer: CustomerId,
+) -> Result<Arc<Order>, Problem> {
+    let present = tokio::time::timeout(FOLLOWED_WITHIN, following.present()).await;
+    let present = present.map_err(|_elapsed| Problem::unavailable("the database"))?;
+    present.filter(|order| order.customer_id == customer).ok_or_else(no_such_order)
+}
+
+fn no_such_order() -> Problem {
     Problem::not_found("you have no such order")
 }
 

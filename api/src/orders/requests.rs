@@ -1,5 +1,6 @@
 //! Payment, cancellation and return: requests that the order's saga answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -23,7 +24,8 @@ use crate::http::context::Trace;
 use crate::http::fields::Findings;
 use crate::intake::now;
 use crate::orders::model::{Order, kind_name};
-use crate::orders::read::{no_such_order, order_id, own_order};
+use crate::orders::prefer::Wait;
+use crate::orders::read::{order_id, own_followed, own_order};
 use crate::orders::submit::accepted;
 use crate::orders::{store, validate};
 use crate::problem::Problem;
@@ -32,8 +34,6 @@ use crate::problem::Problem;
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a request waits for its command to be acknowledged.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_900);
-/// Pauses between looks at a projection that is a moment behind.
-const LOOK_AGAIN: Duration = Duration::from_millis(3);
 /// How long a request without an answer is shown as pending.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often older ones are looked for.
@@ -51,7 +51,8 @@ pub(crate) async fn pay(
     let method = validate::payment(body, "", &mut findings);
     findings.finish()?;
     let Some(method) = method else { return Err(Problem::internal()) };
-    let ask = Ask::new(customer, &id, RequestKind::Payment, &headers, trace)?;
+    let mut ask = Ask::new(customer, &id, RequestKind::Payment, &headers, trace)?;
+    ask.wait = Wait::asked(&headers, &app);
     let command = PayOrder { request_id: ask.request, customer_id: customer, method };
     ask.send(&app, command.into()).await
 }
@@ -100,6 +101,8 @@ struct Ask {
     request: RequestId,
     kind: RequestKind,
     trace: Trace,
+    /// How long the client wants to wait for what comes of it.
+    wait: Option<Wait>,
 }
 
 impl Ask {
@@ -112,27 +115,36 @@ impl Ask {
     ) -> Result<Self, Problem> {
         let order = order_id(order)?;
         let request = request_id(order, kind, idempotency_key(headers)?.as_deref());
-        Ok(Self { customer, order, request, kind, trace })
+        Ok(Self { customer, order, request, kind, trace, wait: None })
     }
 
     /// Publishes the command unless it is answered already, waits for the saga's answer and tells it.
     async fn send(self, app: &App, command: OrderSagaMessage) -> Result<Response, Problem> {
-        let order = own_order(app, self.customer, self.order).await?;
-        if let Some(answer) = answer(&order, self.request) {
-            return answer;
+        let begun = Instant::now();
+        let mut following = app.wakeups.follow(self.order);
+        let mut latest = own_followed(&mut following, self.customer).await?;
+        if !is_answered(&latest, self.request) {
+            app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
+            let at = now();
+            let remembering = store::remember_request(&app.pool, self.order, self.request, self.kind, at);
+            bounded(remembering).await?;
+            let sent = Instant::now();
+            self.publish(app, command, at).await?;
+            let deadline = self.wait.as_ref().map_or(sent + ANSWERED_WITHIN, Wait::deadline);
+            let answered = following.until(|order| is_answered(order, self.request));
+            let answered = tokio::time::timeout_at(deadline, answered);
+            latest = match app.live.end.run_until_cancelled(answered).await {
+                Some(Ok(order)) => order,
+                Some(Err(_)) | None => Arc::new(own_order(app, self.customer, self.order).await?),
+            };
         }
-        app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
-        let at = now();
-        let remembering = store::remember_request(&app.pool, self.order, self.request, self.kind, at);
-        bounded(remembering).await?;
-        let mut answered = app.wakeups.wait_for(self.request);
-        let deadline = Instant::now() + ANSWERED_WITHIN;
-        self.publish(app, command, at).await?;
-        if let Ok(Some(version)) = tokio::time::timeout_at(deadline, answered.version()).await {
-            self.projected(app, version, deadline).await?;
+        let Some(wait) = &self.wait else { return answer(&latest, self.request) };
+        if granted(&latest, self.request)
+            && let Some(newest) = wait.outcome(app, &mut following).await
+        {
+            latest = newest;
         }
-        let order = own_order(app, self.customer, self.order).await?;
-        answer(&order, self.request).unwrap_or_else(|| Ok(accepted(&order)))
+        Ok(wait.applied(answer(&latest, self.request)?, begun.elapsed()))
     }
 
     /// As a task of its own, so that a client that hangs up does not leave a request half sent.
@@ -153,18 +165,6 @@ impl Ask {
             Ok(_) | Err(_) => Err(Problem::outcome_unknown(self.order)),
         }
     }
-
-    /// Waits until the projection has `version`: what was promised must be what a `GET` shows.
-    async fn projected(&self, app: &App, version: i64, deadline: Instant) -> Result<(), Problem> {
-        while Instant::now() < deadline {
-            let order = bounded(store::order(&app.pool, self.order)).await?.ok_or_else(no_such_order)?;
-            if order.version >= version {
-                break;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
-    }
 }
 
 /// The same order, kind and key always name the same request.
@@ -175,16 +175,26 @@ fn request_id(order: OrderId, kind: RequestKind, key: Option<&str>) -> RequestId
     })
 }
 
-/// The saga's answer to a request, if the order shows it.
-fn answer(order: &Order, request: RequestId) -> Option<Result<Response, Problem>> {
-    let request = order.request(request)?;
-    match request.outcome {
-        RequestOutcome::Pending => None,
-        RequestOutcome::Done => Some(Ok(accepted(order))),
-        RequestOutcome::Refused => {
-            let code = request.code.clone().unwrap_or_else(|| "refused".to_owned());
+/// Whether the order shows the saga's answer to a request.
+fn is_answered(order: &Order, request: RequestId) -> bool {
+    order.request(request).is_some_and(|request| match request.outcome {
+        RequestOutcome::Pending => false,
+        RequestOutcome::Done | RequestOutcome::Refused => true,
+    })
+}
+
+fn granted(order: &Order, request: RequestId) -> bool {
+    order.request(request).is_some_and(|request| request.outcome == RequestOutcome::Done)
+}
+
+/// `202` with the order, or `409` if it shows that the saga refused the request.
+fn answer(order: &Order, request: RequestId) -> Result<Response, Problem> {
+    match order.request(request) {
+        Some(refused) if refused.outcome == RequestOutcome::Refused => {
+            let code = refused.code.clone().unwrap_or_else(|| "refused".to_owned());
             let detail = format!("the order is {}: {}", order.state.as_str(), code.replace('_', " "));
-            Some(Err(Problem::conflict(code, detail)))
+            Err(Problem::conflict(code, detail))
         }
+        _ => Ok(accepted(order)),
     }
 }

@@ -1,5 +1,7 @@
 //! SQL of orders as they are read, and of requests without an answer.
 
+use std::collections::HashMap;
+
 use domain_types::{CustomerId, OrderId, RequestId, Timestamp};
 use schemas::{Envelope, OrderSagaMessage, OrderState, RequestKind, RequestOutcome};
 use sqlx::types::Uuid;
@@ -7,6 +9,7 @@ use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{PgPool, Row};
 
 use crate::orders::model::{Order, Request, kind_name};
+use crate::wakeups::Wanted;
 
 /// A stored value that this build can't read.
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
@@ -40,6 +43,58 @@ fn accepted(id: OrderId, command: &str) -> sqlx::Result<Order> {
         return Err(sqlx::Error::Decode("the intake keeps PlaceOrder and nothing else".into()));
     };
     Order::accepted(id, command, envelope.occurred_at).map_err(unreadable)
+}
+
+/// An order that was asked for, with its requests without an answer.
+pub(crate) type Newer = (OrderId, sqlx::Result<Order>);
+
+/// Those of the wanted orders that are newer than what is known, as [`order`] and [`pending`] tell them. The intake is
+/// asked for orders of which nothing is known.
+pub(crate) async fn newer(pool: &PgPool, wanted: &[Wanted]) -> sqlx::Result<Vec<Newer>> {
+    let ids: Vec<Uuid> = wanted.iter().map(|wanted| wanted.order.uuid()).collect();
+    let versions: Vec<i64> = wanted.iter().map(|wanted| wanted.known_version).collect();
+    let rows = sqlx::query(
+        "SELECT k.order_id, o.document, i.command
+         FROM UNNEST($1::uuid[], $2::bigint[]) AS k (order_id, known)
+         LEFT JOIN LATERAL (
+            SELECT o.version, o.document FROM orders AS o WHERE o.order_id = k.order_id OFFSET 0) AS o ON true
+         LEFT JOIN LATERAL (
+            SELECT i.command FROM intake AS i
+            WHERE i.order_id = k.order_id AND k.known = 0 AND o.version IS NULL OFFSET 0) AS i ON true
+         WHERE o.version > k.known OR i.command IS NOT NULL",
+    )
+    .bind(ids)
+    .bind(versions)
+    .fetch_all(pool)
+    .await?;
+    let mut orders = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = OrderId(row.try_get("order_id")?);
+        let (document, command) = (row.try_get("document")?, row.try_get("command")?);
+        orders.push((id, read_order(id, document, command)));
+    }
+    let ids: Vec<OrderId> = orders.iter().map(|(id, _)| *id).collect();
+    if ids.is_empty() {
+        return Ok(orders);
+    }
+    let mut requests: HashMap<OrderId, Vec<Request>> = HashMap::new();
+    for (id, request) in pending(pool, &ids).await? {
+        requests.entry(id).or_default().push(request);
+    }
+    for (id, order) in &mut orders {
+        if let (Ok(order), Some(requests)) = (order, requests.remove(id)) {
+            order.show_pending(requests);
+        }
+    }
+    Ok(orders)
+}
+
+fn read_order(id: OrderId, document: Option<&str>, command: Option<&str>) -> sqlx::Result<Order> {
+    match (document, command) {
+        (Some(document), _) => serde_json::from_str(document).map_err(unreadable),
+        (None, Some(command)) => accepted(id, command),
+        (None, None) => Err(sqlx::Error::RowNotFound),
+    }
 }
 
 /// Requests about these orders that have no answer yet, oldest first.

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain_types::{CustomerId, OrderId, Sku};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::app::App;
@@ -15,6 +16,7 @@ use crate::http::body::{Json, idempotency_key};
 use crate::http::context::Trace;
 use crate::intake::{Outcome, Submission};
 use crate::orders::model::Order;
+use crate::orders::prefer::{self, Wait};
 use crate::orders::read::own_order;
 use crate::orders::validate::ValidOrder;
 use crate::problem::{FieldError, Problem};
@@ -29,6 +31,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
+    let wait = Wait::asked(&headers, &app);
     let key = idempotency_key(&headers)?;
     let order = ValidOrder::from_json(body)?;
     let order_id = order_id(customer_id, key.as_deref());
@@ -50,8 +53,8 @@ pub(crate) async fn submit(
         Err(outcome) => outcome,
     };
     match outcome {
-        Outcome::Accepted(order) => Ok(accepted(&order)),
-        Outcome::Repeated => Ok(accepted(&own_order(&app, customer_id, order_id).await?)),
+        Outcome::Accepted(order) => Ok(answer(&app, *order, wait).await),
+        Outcome::Repeated => Ok(answer(&app, own_order(&app, customer_id, order_id).await?, wait).await),
         Outcome::KeyReused => Err(Problem::unprocessable(
             "idempotency_key_reused",
             "this Idempotency-Key names another order",
@@ -77,10 +80,27 @@ fn order_id(customer: CustomerId, key: Option<&str>) -> OrderId {
     })
 }
 
+/// `202`, or what a wait brought.
+async fn answer(app: &App, order: Order, wait: Option<Wait>) -> Response {
+    let Some(wait) = wait else { return accepted(&order) };
+    let begun = Instant::now();
+    if prefer::has_outcome(&order) {
+        return wait.applied(with_order(prefer::status(&order), &order), begun.elapsed());
+    }
+    let mut following = app.wakeups.follow(order.id);
+    let newest = wait.outcome(app, &mut following).await;
+    let order = newest.as_deref().unwrap_or(&order);
+    wait.applied(with_order(prefer::status(order), order), begun.elapsed())
+}
+
 /// `202`, where to find it, and the order.
 pub(crate) fn accepted(order: &Order) -> Response {
+    with_order(StatusCode::ACCEPTED, order)
+}
+
+fn with_order(status: StatusCode, order: &Order) -> Response {
     let location = format!("/v1/orders/{}", order.id);
-    (StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(order)).into_response()
+    (status, [(header::LOCATION, location)], axum::Json(order)).into_response()
 }
 
 fn unknown_skus(unknown: &[Sku], ordered: &[Sku]) -> Problem {

@@ -10,5 +10,6 @@ mod orders;
 mod outages;
 mod product_list;
 mod requests;
+mod streams;
 mod support;
 mod tokens;

@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 mod catalogue;
 mod edge;
 mod lifecycle;
+mod live;
 mod orders;
 mod topics;
 
