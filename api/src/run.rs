@@ -143,7 +143,6 @@ async fn serve(
     stop: CancellationToken,
     mut failed: mpsc::Receiver<anyhow::Error>,
 ) -> anyhow::Result<()> {
-    let stop = shutdown.child_token();
     let mut serving = tokio::spawn(edge::serve(listener, router, edge, stop.clone()));
     let failure = tokio::select! {
         ended = &mut serving => return Ok(ended?),
