@@ -15,6 +15,7 @@ use sqlx::PgPool;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
+use crate::admission::Admission;
 use crate::auth::Keys;
 use crate::edge::{self, Edge};
 use crate::http::body::MAX_BODY_BYTES;
@@ -43,6 +44,7 @@ pub(crate) struct App {
     pub(crate) wakeups: Wakeups,
     pub(crate) live: Live,
     pub(crate) redis: Redis,
+    pub(crate) admission: Admission,
     /// Name and status of each consumer.
     pub(crate) consumers: Vec<(&'static str, Status)>,
 }

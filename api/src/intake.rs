@@ -9,17 +9,19 @@ mod batch;
 pub(crate) mod repeat;
 mod store;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain_types::{CustomerId, OrderId, Sku, Timestamp};
 use messaging::Publisher;
-use schemas::Policy;
+use schemas::{Policy, Ticket};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Refusal;
 use crate::metrics::IntakeMetrics;
 use crate::orders::model::Order;
 use crate::orders::validate::ValidOrder;
@@ -37,6 +39,10 @@ pub(crate) struct Submission {
     /// Whether its id comes from an `Idempotency-Key`: only then can it be a repeat.
     pub(crate) keyed: bool,
     pub(crate) order: ValidOrder,
+    /// The lines' places at the door.
+    pub(crate) tickets: HashMap<Sku, Ticket>,
+    /// The door let it not in: it is only looked for.
+    pub(crate) refused: Option<Refusal>,
     pub(crate) fingerprint: String,
     pub(crate) traceparent: String,
 }
@@ -48,6 +54,8 @@ pub(crate) enum Outcome {
     Accepted(Box<Order>),
     /// The order was there already, and is in the log.
     Repeated,
+    /// Not let in, and not there either.
+    Refused(Refusal),
     /// There is another order under that key.
     KeyReused,
     /// These skus do not exist.
@@ -63,12 +71,28 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the order's row is this submission's, or may be.
+    pub(crate) const fn is_or_may_be_kept(&self) -> bool {
+        match self {
+            Self::Accepted(_) | Self::Unknown => true,
+            Self::Repeated
+            | Self::Refused(_)
+            | Self::KeyReused
+            | Self::UnknownSkus(_)
+            | Self::MixedCurrencies
+            | Self::TotalOverflow
+            | Self::Unavailable(_) => false,
+        }
+    }
+
     const fn label(&self) -> &'static str {
         match self {
             Self::Accepted(_) => "accepted",
             Self::Repeated => "repeated",
             Self::KeyReused => "key_reused",
-            Self::UnknownSkus(_) | Self::MixedCurrencies | Self::TotalOverflow => "refused",
+            Self::Refused(_) | Self::UnknownSkus(_) | Self::MixedCurrencies | Self::TotalOverflow => {
+                "refused"
+            }
             Self::Unavailable(_) => "unavailable",
             Self::Unknown => "unknown",
         }
@@ -98,6 +122,7 @@ pub(crate) struct Means {
 #[derive(Debug, Clone)]
 pub(crate) struct Intake {
     queue: mpsc::Sender<Waiting>,
+    metrics: IntakeMetrics,
 }
 
 impl Intake {
@@ -106,8 +131,16 @@ impl Intake {
     pub(crate) fn start(means: Means, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_ORDERS);
         let publishing = tasks.clone();
+        let metrics = means.metrics.clone();
         tasks.spawn(take_orders(Arc::new(means), waiting, publishing, shutdown));
-        Self { queue }
+        Self { queue, metrics }
+    }
+
+    /// The outcome of an order that was not let in and can't be a repeat.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Outcome {
+        let outcome = Outcome::Refused(refusal);
+        self.metrics.outcomes.with_label_values(&[outcome.label()]).inc();
+        outcome
     }
 
     /// Submits an order. The outcome arrives within a few seconds; dropping the receiver takes nothing back.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::app::{App, consumers_missing, router};
 use crate::auth::{Expectations, Keys};
 use crate::edge::{self, Edge};
@@ -92,7 +93,10 @@ pub async fn run_reporting(
         projection_pool,
         registry,
     };
-    let (consumers, failed) = node.consume(&settings, &tasks)?;
+    let within = Duration::from_millis(settings.publish_within_ms);
+    let admission = Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within);
+    admission.start(&settings.brokers, &tasks.background, &tasks.end);
+    let (consumers, failed) = node.consume(&settings, &admission, &tasks)?;
     let wakeups = node.wake(&settings, &tasks);
     let intake = node.take_orders(&settings, &tasks)?;
     tasks.background.spawn(keys.clone().watch(settings.keys_file.clone(), expected, tasks.end.clone()));
@@ -125,6 +129,7 @@ pub async fn run_reporting(
         intake,
         wakeups,
         redis: node.redis.clone(),
+        admission,
         consumers,
     };
     let metrics = HttpMetrics::register(&node.registry)?;
@@ -219,6 +224,7 @@ impl Node {
     fn consume(
         &self,
         settings: &Settings,
+        admission: &Admission,
         tasks: &Tasks,
     ) -> anyhow::Result<(Consumers, mpsc::Receiver<anyhow::Error>)> {
         let metrics = Metrics::register(&self.registry)?;
@@ -236,6 +242,7 @@ impl Node {
             Limits { gather: Duration::from_millis(50), ..Limits::default() },
         );
         start.consumer(Topic::StockEvents, StockChanges, Limits::default());
+        start.door(admission)?;
         Ok((start.consumers, failures))
     }
 
@@ -292,26 +299,47 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn consumer(&mut self, topic: Topic, factory: impl HandlerFactory, limits: Limits) {
-        let group = format!("{}-{}", self.settings.consumer_group, topic.name());
+        let status = Status::default();
+        self.consumers.push((topic.name(), status.clone()));
+        let metrics = self.metrics.clone();
+        self.start(topic.name(), topic, factory, limits, (status, metrics));
+    }
+
+    /// The door's own reading of `order-events`. It waits for Redis, which a node is ready without.
+    fn door(&mut self, admission: &Admission) -> anyhow::Result<()> {
+        let limits = Limits { pace_burst: 2, pace_per_second: 50, ..Limits::default() };
+        // Its figures would be taken for the projection's: they are labelled by topic.
+        let unseen = (Status::default(), Metrics::register(&Registry::new())?);
+        self.start("admission", Topic::OrderEvents, admission.settlements(), limits, unseen);
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        name: &'static str,
+        topic: Topic,
+        factory: impl HandlerFactory,
+        limits: Limits,
+        (status, metrics): (Status, Metrics),
+    ) {
+        let group = format!("{}-{name}", self.settings.consumer_group);
         let pool = self.node.projection_pool.clone();
         let mut config = ConsumerConfig::new(&self.settings.brokers, &group, topic.name(), pool);
         config.instance_id.clone_from(&self.settings.instance_id);
         config.limits = limits;
-        let status = Status::default();
-        self.consumers.push((topic.name(), status.clone()));
         let running = messaging::run(
             config,
             factory,
             self.node.publisher.clone(),
-            self.metrics.clone(),
+            metrics,
             status,
             self.tasks.end.clone(),
         );
         let failed = self.failed.clone();
         self.tasks.background.spawn(async move {
             if let Err(error) = running.await {
-                let error =
-                    anyhow::Error::new(error).context(format!("the consumer of {} ended", topic.name()));
+                let error = anyhow::Error::new(error)
+                    .context(format!("the consumer {name} of {} ended", topic.name()));
                 let _told_once = failed.try_send(error);
             }
         });

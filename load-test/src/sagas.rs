@@ -72,6 +72,7 @@ fn place(sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
                 unit_price: PRICE,
                 quantity: Quantity::new(1)?,
                 product_version: 1,
+                ticket: None,
             }],
             payment_method: Some(PaymentMethod(method.to_owned())),
             fingerprint: "load".to_owned(),

@@ -22,7 +22,7 @@ pub use order_saga::{
     PaymentApproved, PaymentClosed, PaymentCommandFailed, PaymentCommandKind, PaymentDeclined, PaymentMethod,
     PaymentRefunded, PlaceOrder, Policy, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SkipStep,
     StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
-    StockReserved, StockRestocked, TimerFired, TimerName,
+    StockReserved, StockRestocked, Ticket, TimerFired, TimerName,
 };
 pub use payment_commands::{ChargePayment, ClosePayment, PaymentCommand, RefundPayment};
 pub use product::{DailySale, ProductData, ProductKind, Sale};

@@ -75,6 +75,20 @@ pub struct OrderedLine {
     pub quantity: Quantity,
     /// The product version that name, option and price were read from.
     pub product_version: i64,
+    /// The line's place among those admitted; absent for one that was admitted without asking, and left to the stock
+    /// worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<Ticket>,
+}
+
+/// A place among the orders that were admitted for a sku. Numbers of one sku and generation grow in the order of admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Ticket {
+    /// Which count of the sku's units it belongs to: a new one begins when the door's counters were lost. Unique per sku,
+    /// in no order.
+    pub generation: i64,
+    /// From 1.
+    pub number: i64,
 }
 
 /// Deadlines that hold for one saga, recorded when it starts.

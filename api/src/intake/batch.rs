@@ -96,7 +96,10 @@ fn prepare(
         let made = if kafka_away {
             Err(Outcome::Unavailable("kafka"))
         } else {
-            new_order(means, &submission, products, at)
+            match &submission.refused {
+                Some(refusal) => Err(Outcome::Refused(refusal.clone())),
+                None => new_order(means, &submission, products, at),
+            }
         };
         match made {
             Ok((row, order)) => {
@@ -126,6 +129,7 @@ fn new_order(
                 unit_price: product.price,
                 quantity: *quantity,
                 product_version: product.product_version,
+                ticket: submission.tickets.get(sku).copied(),
             }),
             None => unknown.push(sku.clone()),
         }

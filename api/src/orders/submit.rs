@@ -1,5 +1,6 @@
 //! `POST /v1/orders`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Extension;
@@ -10,6 +11,7 @@ use domain_types::{CustomerId, OrderId, Sku};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::admission::Refusal;
 use crate::app::App;
 use crate::auth::Customer;
 use crate::http::body::{Json, idempotency_key};
@@ -41,20 +43,17 @@ pub(crate) async fn submit(
         keyed: key.is_some(),
         fingerprint: order.fingerprint(),
         order,
+        tickets: HashMap::new(),
+        refused: None,
         traceparent: trace.traceparent(),
     };
     let skus: Vec<Sku> = submission.order.lines.iter().map(|(sku, _)| sku.clone()).collect();
-    let outcome = match app.intake.submit(submission) {
-        Ok(outcome) => match tokio::time::timeout(ACKNOWLEDGED_WITHIN, outcome).await {
-            Ok(Ok(outcome)) => outcome,
-            // Late, or the intake ended with it in hand: it may be kept and sent.
-            Ok(Err(_)) | Err(_) => Outcome::Unknown,
-        },
-        Err(outcome) => outcome,
-    };
+    let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+    let outcome = app.admission.submit(&app.intake, submission, deadline).await;
     match outcome {
         Outcome::Accepted(order) => Ok(answer(&app, *order, wait).await),
         Outcome::Repeated => Ok(answer(&app, own_order(&app, customer_id, order_id).await?, wait).await),
+        Outcome::Refused(refusal) => Err(refused(&refusal)),
         Outcome::KeyReused => Err(Problem::unprocessable(
             "idempotency_key_reused",
             "this Idempotency-Key names another order",
@@ -101,6 +100,23 @@ pub(crate) fn accepted(order: &Order) -> Response {
 fn with_order(status: StatusCode, order: &Order) -> Response {
     let location = format!("/v1/orders/{}", order.id);
     (status, [(header::LOCATION, location)], axum::Json(order)).into_response()
+}
+
+/// What the door says. The stock worker would say the same as the order's reason.
+fn refused(refusal: &Refusal) -> Problem {
+    match refusal {
+        Refusal::SoldOut(sku) => Problem::conflict("sold_out", format!("{sku}: not enough units are left")),
+        Refusal::LimitExceeded(sku) => {
+            Problem::conflict("limit_exceeded", format!("{sku}: more than one customer may have"))
+        }
+        Refusal::SaleClosed { sku, opens_at } => {
+            let detail = match opens_at {
+                Some(opens_at) => format!("{sku} is not on sale before {opens_at}"),
+                None => format!("{sku} is not on sale any more"),
+            };
+            Problem::new(StatusCode::FORBIDDEN, "sale_closed", detail)
+        }
+    }
 }
 
 fn unknown_skus(unknown: &[Sku], ordered: &[Sku]) -> Problem {

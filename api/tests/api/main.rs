@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod admission;
 mod bad_input;
 mod catalogue;
 mod edge;
@@ -9,6 +10,7 @@ mod intake;
 mod orders;
 mod outages;
 mod product_list;
+mod redis_cluster;
 mod requests;
 mod streams;
 mod support;

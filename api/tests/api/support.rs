@@ -118,10 +118,13 @@ impl World {
         self.publish(Topic::StockLevels, &sku, None, StockLevelMessage::StockLevel(level)).await;
     }
 
-    /// A product that every node can read.
+    /// A product that every node can read, with more units than anybody wants.
     pub(crate) async fn product(&self, node: &Node, price: Money) -> Sku {
         let sku = Sku::new(testkit::unique("SKU", '-').to_uppercase()).unwrap();
-        self.level(level(&sku, 1, price)).await;
+        let mut plenty = level(&sku, 1, price);
+        (plenty.initial, plenty.granted, plenty.available) = (1_000_000, 1_000_000, 1_000_000);
+        plenty.product.limit_per_customer = None;
+        self.level(plenty).await;
         eventually(SOON, "the product can be read", async || {
             let status = node.get(&format!("/v1/products/{sku}"), None).await.status();
             if status == StatusCode::OK { Ok(()) } else { Err(status) }
@@ -165,10 +168,12 @@ impl World {
         for (partition, end) in ends.await.unwrap() {
             eventually(SOON, "the projection is caught up", async || {
                 let next: i64 = sqlx::query_scalar(
-                    "SELECT next_offset FROM messaging_position WHERE topic = $1 AND partition_id = $2",
+                    "SELECT next_offset FROM messaging_position
+                     WHERE topic = $1 AND partition_id = $2 AND consumer_group = $3",
                 )
                 .bind(name)
                 .bind(partition)
+                .bind(format!("{}-{name}", self.group))
                 .fetch_one(&self.pool)
                 .await
                 .unwrap();
@@ -411,6 +416,7 @@ pub(crate) fn placed(customer: CustomerId, at: Timestamp) -> OrderPlaced {
             unit_price: won(1_000),
             quantity: Quantity::new(2).unwrap(),
             product_version: 1,
+            ticket: None,
         }],
         total: won(2_000),
         pay_before: Some(at.plus(Duration::from_secs(900))),

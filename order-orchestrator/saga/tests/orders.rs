@@ -30,6 +30,8 @@ fn all_lines_are_reserved_at_once_and_the_order_begins_as_version_2() {
     let placed = story.placed_event();
     assert_eq!((placed.version, placed.state, placed.is_final), (2, OrderState::Reserving, false));
     assert_eq!((placed.total, placed.lines.len()), (price(3), 3));
+    assert_eq!(placed.lines, order(3, None).lines, "tickets included");
+    assert!(placed.lines.iter().any(|line| line.ticket.is_some()));
     assert_eq!(placed.pay_before, Some(START.plus(Duration::from_secs(900))));
     let Some(Effect::Stock { sku, command: StockCommand::ReserveStock(command) }) = story.published.get(2)
     else {

@@ -311,6 +311,7 @@ pub fn place(skus: &[&str], method: Option<&str>) -> PlaceOrder {
         unit_price: Money::new(1_000, Currency::KRW),
         quantity: Quantity::new(1).unwrap(),
         product_version: 1,
+        ticket: None,
     };
     PlaceOrder {
         customer_id: CustomerId(Uuid::new_v4()),

@@ -170,7 +170,15 @@ fn place(pay_at_once: bool) -> OrderSagaMessage {
     let line = |sku: &str| {
         let (sku, quantity) = (Sku::new(sku).ok()?, Quantity::new(1).ok()?);
         let unit_price = Money::new(1_000, Currency::KRW);
-        Some(OrderedLine { sku, name: "name".into(), option: None, unit_price, quantity, product_version: 1 })
+        Some(OrderedLine {
+            sku,
+            name: "name".into(),
+            option: None,
+            unit_price,
+            quantity,
+            product_version: 1,
+            ticket: None,
+        })
     };
     PlaceOrder {
         customer_id: BUYER,

@@ -10,7 +10,8 @@ use schemas::{
     OrderSagaMessage, OrderState, OrderedLine, PauseSaga, PayOrder, PaymentApproved, PaymentClosed,
     PaymentCommandFailed, PaymentCommandKind, PaymentDeclined, PaymentMethod, PaymentRefunded, PlaceOrder,
     ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SkipStep, StepName, StockCommandFailed,
-    StockCommandKind, StockConfirmed, StockRefused, StockReleased, StockReserved, StockRestocked, TimerFired,
+    StockCommandKind, StockConfirmed, StockRefused, StockReleased, StockReserved, StockRestocked, Ticket,
+    TimerFired,
 };
 use uuid::Uuid;
 
@@ -38,6 +39,7 @@ pub fn order(lines: u8, method: Option<&str>) -> PlaceOrder {
         unit_price: PRICE,
         quantity: Quantity::new(1 + u32::from(number)).unwrap(),
         product_version: 1,
+        ticket: (number == 0).then_some(Ticket { generation: 7, number: 41 }),
     };
     PlaceOrder {
         customer_id: BUYER,
