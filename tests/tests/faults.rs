@@ -21,11 +21,17 @@ const SERVICES: [&str; 4] = ["order-orchestrator-1", "stock-worker-1", "payment-
 
 /// Places an order under that key until it is accepted, whatever happens in between; its id.
 async fn insist(customer: &Client, sku: &str, key: &str, method: &str) -> String {
+    try_to_buy(customer, sku, key, method).await.unwrap_or_else(|| panic!("{sku} is sold out"))
+}
+
+/// The same; `None` once it is sold out at the door.
+async fn try_to_buy(customer: &Client, sku: &str, key: &str, method: &str) -> Option<String> {
     let body = order_body(&[(sku, 1)], Some(method));
     testkit::eventually(Duration::from_secs(60), "the order is accepted", async || {
         let request = customer.request(Method::POST, "/v1/orders").header("idempotency-key", key).json(&body);
         match Client::try_send(request).await {
-            Ok(answer) if answer.status == 202 => Ok(answer.body["id"].as_str().unwrap().to_owned()),
+            Ok(answer) if answer.status == 202 => Ok(Some(answer.body["id"].as_str().unwrap().to_owned())),
+            Ok(answer) if answer.status == 409 && answer.body["code"] == "sold_out" => Ok(None),
             Ok(answer) if answer.status == 503 => Err(answer.body.to_string()),
             Ok(answer) => panic!("{} {}", answer.status, answer.body),
             Err(error) => Err(error.to_string()),
@@ -43,12 +49,12 @@ async fn sale_during(system: &System, fault: impl AsyncFnOnce()) {
         let (customer, sku) = (customer.clone(), sku.clone());
         async move {
             let method = if n % 5 == 0 { "tok_decline" } else { "tok_approve" };
-            insist(&customer, &sku, &format!("buy-{n}"), method).await
+            try_to_buy(&customer, &sku, &format!("buy-{n}"), method).await
         }
     }));
     let (orders, ()) = tokio::join!(orders, fault());
     let mut paid = 0;
-    for order in &orders {
+    for order in orders.iter().flatten() {
         let ended = customer.until_settled(order, &["PAID", "REJECTED", "PAYMENT_FAILED"]).await;
         paid += i64::from(ended["state"] == "PAID");
     }
@@ -109,14 +115,14 @@ async fn o7_killing_everything_at_once_and_starting_again_loses_and_doubles_noth
         let (customer, sku) = (customer.clone(), sku.clone());
         async move {
             let method = ["tok_approve", "tok_decline", "tok_slow"][n % 3];
-            customer.ordered(&sku, 1, Some(method)).await
+            try_to_buy(&customer, &sku, &format!("buy-{n}"), method).await
         }
     }))
     .await;
     // kill -9 of `firstcome up`: its watchers kill the services and the servers, too.
     system.kill().await;
     system.start_again().await;
-    for order in &orders {
+    for order in orders.iter().flatten() {
         customer.until_settled(order, &["PAID", "SHIPPED", "DELIVERED", "REJECTED", "PAYMENT_FAILED"]).await;
     }
     system.audited().await;
@@ -180,6 +186,38 @@ async fn kafka_away_is_told_apart_and_nothing_is_lost_or_doubled() {
     let id = insist(&customer, &sku, "after", "tok_approve").await;
     customer.until(&id, &["PAID"]).await;
     customer.until_available(&sku, 6).await;
+    system.audited().await;
+}
+
+#[tokio::test]
+async fn o4_redis_killed_in_the_middle_of_a_sale_or_frozen_stops_nobody_and_oversells_nothing() {
+    let _alone = alone().await;
+    let system = System::up("redis-away", &[]).await;
+    sale_during(&system, async || system.signal_part(Part::Redis, Signal::Kill)).await;
+    // Frozen: the door lets everybody in, and the stock worker decides.
+    let (admin, customer) = (system.admin(), system.customer());
+    let limited = json!({"limit_per_customer": 1});
+    let (scarce, limited) = (admin.new_product(1, &json!({})).await, admin.new_product(5, &limited).await);
+    let redis = system.endpoints()["redis"].as_str().unwrap().to_owned();
+    testkit::eventually(SOON, "redis runs", async || local_stack::probe(Part::Redis, &redis).await).await;
+    system.signal_part(Part::Redis, Signal::Stop);
+    let closed =
+        json!({"sale": {"opens_at": "2020-01-01T00:00:00.000Z", "closes_at": "2020-01-02T00:00:00.000Z"}});
+    let closed = admin.new_product(5, &closed).await;
+    for sku in [&scarce, &limited] {
+        let id = insist(&customer, sku, &format!("first-{sku}"), "tok_approve").await;
+        customer.until(&id, &["PAID"]).await;
+    }
+    for (sku, reason) in [(&scarce, "sold_out"), (&limited, "limit_exceeded"), (&closed, "sale_closed")] {
+        let id = insist(&customer, sku, &format!("second-{sku}"), "tok_approve").await;
+        assert_eq!(customer.until(&id, &["REJECTED"]).await["reason"], *reason);
+    }
+    system.signal_part(Part::Redis, Signal::Continue);
+    testkit::eventually(SOON, "the door says it again", async || {
+        let answer = customer.order(&scarce, 1, Some("tok_approve")).await;
+        if answer.status == 409 { Ok(()) } else { Err(answer.body) }
+    })
+    .await;
     system.audited().await;
 }
 
