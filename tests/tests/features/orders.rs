@@ -37,10 +37,10 @@ async fn o1_all_lines_are_reserved_or_none_is_kept() {
     let (admin, customer) = (system.admin(), system.customer());
     let (plenty, scarce) = (admin.new_product(10, &json!({})).await, admin.new_product(1, &json!({})).await);
     let body = order_body(&[(&plenty, 2), (&scarce, 2)], Some("tok_approve"));
-    let id = customer.post("/v1/orders", &body).await.expect(202)["id"].as_str().unwrap().to_owned();
-    let ended = customer.until(&id, &["REJECTED"]).await;
-    assert_eq!(ended["reason"], "sold_out");
-    assert_eq!(ended["final"], true);
+    customer.post("/v1/orders", &body).await.expect_problem(409, "sold_out");
+    // The first line's ticket came back: all of it can be had.
+    let all = customer.ordered(&plenty, 10, Some("tok_decline")).await;
+    assert_eq!(customer.until(&all, &["PAYMENT_FAILED"]).await["final"], true);
     customer.until_available(&plenty, 10).await;
     customer.until_available(&scarce, 1).await;
 }
