@@ -303,3 +303,101 @@ impl Drop for Following {
         self.wakeups.lock().leave(self.order);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::{OrderPlaced, OrderState};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn order(id: OrderId, version: i64) -> Order {
+        let event = OrderPlaced {
+            version,
+            customer_id: domain_types::CustomerId(Uuid::nil()),
+            state: OrderState::Reserving,
+            reason: None,
+            is_final: false,
+            lines: Vec::new(),
+            total: domain_types::Money::new(0, domain_types::Currency::KRW),
+            pay_before: None,
+            at: domain_types::Timestamp::from_millis(0),
+        };
+        Order::placed(id, &event).unwrap()
+    }
+
+    async fn only_due(wakeups: &Wakeups) -> Wanted {
+        let due = wakeups.due(10).await;
+        assert_eq!(due.len(), 1);
+        due[0]
+    }
+
+    #[tokio::test]
+    async fn what_was_being_read_when_somebody_came_is_not_what_they_get() {
+        let (wakeups, id) = (Wakeups::default(), OrderId(Uuid::now_v7()));
+        let mut first = wakeups.follow(id);
+        let reading = only_due(&wakeups).await;
+        let mut second = wakeups.follow(id);
+        wakeups.found(reading, None);
+        assert_eq!(first.present().await, None);
+        assert_eq!(second.newest(), None);
+        let again = only_due(&wakeups).await;
+        assert_eq!(again.known_version, 0);
+        wakeups.found(again, Some(order(id, 2)));
+        assert_eq!(second.present().await.unwrap().version, 2);
+    }
+
+    #[tokio::test]
+    async fn a_version_never_goes_back_and_is_told_once() {
+        let (wakeups, id) = (Wakeups::default(), OrderId(Uuid::now_v7()));
+        let mut following = wakeups.follow(id);
+        let wanted = only_due(&wakeups).await;
+        wakeups.found(wanted, Some(order(id, 5)));
+        wakeups.found(wanted, Some(order(id, 3)));
+        assert_eq!(following.present().await.unwrap().version, 5);
+        let newer = tokio::time::timeout(Duration::from_millis(50), following.newer(5)).await;
+        assert!(newer.is_err(), "{newer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_woken_order_is_read_until_the_projection_has_the_version() {
+        let (wakeups, id) = (Wakeups::default(), OrderId(Uuid::now_v7()));
+        let mut following = wakeups.follow(id);
+        wakeups.found(only_due(&wakeups).await, Some(order(id, 2)));
+        wakeups.woken(id, 4);
+        for found in [None, Some(order(id, 3)), None] {
+            let early = tokio::time::timeout(LOOK_EVERY / 4, only_due(&wakeups)).await.unwrap();
+            wakeups.found(early, found);
+        }
+        let wanted = tokio::time::timeout(LOOK_EVERY / 4, only_due(&wakeups)).await.unwrap();
+        assert_eq!(wanted.known_version, 3);
+        wakeups.found(wanted, Some(order(id, 4)));
+        assert_eq!(following.newer(3).await.version, 4);
+        let quiet = tokio::time::timeout(LOOK_EVERY / 2, wakeups.due(10)).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_when_the_last_follower_is_gone() {
+        let (wakeups, id) = (Wakeups::default(), OrderId(Uuid::now_v7()));
+        let (one, two) = (wakeups.follow(id), wakeups.follow(id));
+        let wanted = only_due(&wakeups).await;
+        drop(one);
+        wakeups.found(wanted, Some(order(id, 2)));
+        assert!(two.newest().is_some());
+        drop(two);
+        wakeups.woken(id, 3);
+        wakeups.not_read(wanted);
+        let registry = wakeups.lock();
+        assert!(registry.orders.is_empty() && registry.due.is_empty());
+    }
+
+    #[test]
+    fn the_more_orders_are_followed_the_rarer_each_is_looked_at() {
+        let wakeups = Wakeups::default();
+        let following: Vec<_> = (0..6_000).map(|_| wakeups.follow(OrderId(Uuid::new_v4()))).collect();
+        assert_eq!(wakeups.lock().pace(), LOOK_EVERY * 3);
+        drop(following);
+        assert_eq!(wakeups.lock().pace(), LOOK_EVERY);
+    }
+}
