@@ -383,14 +383,15 @@ impl System {
         pid
     }
 
-    /// The audit, as soon as nothing is on its way; panics if it does not become clean.
+    /// The audit, as soon as nothing is on its way; panics if it does not become clean, or if somebody was served out of
+    /// turn.
     pub async fn audited(&self) -> auditor::Report {
         let databases = auditor::Databases {
             stock: vec![self.database("stock").await],
             payment: vec![self.database("payment").await],
             api: self.database("api").await,
         };
-        testkit::eventually(Duration::from_secs(90), "the audit is clean", async || {
+        let report = testkit::eventually(Duration::from_secs(90), "the audit is clean", async || {
             let report = auditor::audit(&databases).await.map_err(|error| error.to_string())?;
             if report.is_clean() {
                 Ok(report)
@@ -398,6 +399,15 @@ impl System {
                 Err(format!("{:?} {:?}", report.violations, report.unsettled))
             }
         })
-        .await
+        .await;
+        let turns = self.turns().await;
+        assert_eq!(turns.violations, [], "first come, first served");
+        report
+    }
+
+    /// Who was served when, by the logs.
+    pub async fn turns(&self) -> auditor::first_come::FirstCome {
+        let kafka = self.kafka();
+        tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await.unwrap().unwrap()
     }
 }

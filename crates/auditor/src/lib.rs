@@ -7,6 +7,7 @@ use schemas::OrderState;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+pub mod first_come;
 mod store;
 
 use store::{Charge, Hold, Item, Order};

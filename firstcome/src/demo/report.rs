@@ -134,6 +134,18 @@ impl Report {
         ));
         self.notes.extend(report.violations.iter().map(ToString::to_string));
         self.notes.extend(report.unsettled);
+        let kafka = endpoints.kafka.clone();
+        let turns = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await??;
+        self.checks.push((
+            format!(
+                "first come, first served: {} reserves in the order they were applied, {} tickets; {} out of turn",
+                turns.reserves,
+                turns.tickets,
+                turns.violations.len()
+            ),
+            turns.violations.is_empty(),
+        ));
+        self.notes.extend(turns.violations.iter().map(ToString::to_string));
         Ok(())
     }
 
