@@ -61,7 +61,8 @@ purity: ## Only the proof that the pure packages do no I/O
 schemas: ## Generate JSON Schema, AsyncAPI and docs/topics.md from the types
 	@cargo run --locked --quiet -p schemas --example generate
 
-docs: schemas ## Generate what docs are made from code: schemas, topics, crates, saga; API documentation of the crates
+docs: schemas ## Generate what docs are made from code: schemas, topics, crates, saga, OpenAPI; API documentation of the crates
 	@scripts/crate-graph.sh
 	@cargo run --locked --quiet -p saga --example docs
+	@cargo run --locked --quiet -p api --example openapi
 	@cargo doc --locked --workspace --no-deps --quiet

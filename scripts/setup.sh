@@ -51,6 +51,7 @@ missing() {
     have setsid && have setpriv || need util-linux "starts servers as another user, and in the background"
     if $for_tests; then
         have kcat || need kcat "reads the topics as a stranger would (test)"
+        /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || need python3-venv "holds the tools that judge the API's description (test)"
         /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || need python3-jsonschema "validates records against the published schemas (test)"
     fi
 }
@@ -60,10 +61,24 @@ if ! have cargo; then
     exit 1
 fi
 
+# The tests' Python tools, in a folder of their own; made anew when the list of them has changed.
+tools() {
+    local folder=target/test-tools wanted=tests/requirements.txt
+    cmp -s "$wanted" "$folder/installed.txt" && return 0
+    echo "Installing the tools that judge the API's description into $folder"
+    /usr/bin/python3 -m venv --clear "$folder/python"
+    "$folder/python/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$folder/installed.txt"
+}
+
+cd "$(dirname "$0")/.."
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 missing >"$report"
-[ ${#packages[@]} -eq 0 ] && exit 0
+if [ ${#packages[@]} -eq 0 ]; then
+    if $for_tests; then tools; fi
+    exit 0
+fi
 
 echo "Missing on this machine:"
 cat "$report"
@@ -92,3 +107,4 @@ if ! install >/dev/null 2>&1; then
         exit 1
     fi
 fi
+if $for_tests; then tools; fi

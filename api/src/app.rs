@@ -9,11 +9,12 @@ use axum::extract::{DefaultBodyLimit, FromRef, State};
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use messaging::{Publisher, Status};
 use sqlx::PgPool;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::admission::Admission;
 use crate::auth::Keys;
@@ -22,6 +23,8 @@ use crate::http::body::MAX_BODY_BYTES;
 use crate::http::context::{self, Around};
 use crate::intake::Intake;
 use crate::metrics::HttpMetrics;
+use crate::openapi::refusals::Ready;
+use crate::openapi::{self, Document};
 use crate::orders::live::Live;
 use crate::problem::Problem;
 use crate::redis::Redis;
@@ -80,24 +83,38 @@ pub(crate) async fn bounded<T>(statement: impl Future<Output = sqlx::Result<T>>)
     }
 }
 
+/// The routes, with what they say about themselves.
+pub(crate) fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
+    let (routes, document) = OpenApiRouter::with_openapi(Document::begun())
+        .routes(routes!(orders::submit::submit, orders::read::list))
+        .routes(routes!(orders::read::one))
+        .routes(routes!(orders::events::events))
+        .routes(routes!(orders::requests::pay))
+        .routes(routes!(orders::requests::cancel))
+        .routes(routes!(orders::requests::give_back))
+        .routes(routes!(products::list::list))
+        .routes(routes!(products::read::one))
+        .routes(routes!(products::admin::define))
+        .routes(routes!(products::admin::restock))
+        .routes(routes!(products::changes::one))
+        .routes(routes!(alive))
+        .routes(routes!(ready))
+        .split_for_parts();
+    (routes, Document::finished(document))
+}
+
+/// The OpenAPI document, as every node serves it at `/openapi.json`.
+///
+/// # Errors
+/// If it can't be written as JSON; no build that passes its tests does that.
+pub fn openapi_json() -> serde_json::Result<String> {
+    documented().1.to_pretty_json()
+}
+
 /// All routes, and around them what every answer gets.
 pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge) -> Router {
-    let routes = Router::new()
-        .route("/v1/orders", post(orders::submit::submit).get(orders::read::list))
-        .route("/v1/orders/{id}", get(orders::read::one))
-        .route("/v1/orders/{id}/events", get(orders::events::events))
-        .route("/v1/orders/{id}/payment", post(orders::requests::pay))
-        .route("/v1/orders/{id}/cancellation", post(orders::requests::cancel))
-        .route("/v1/orders/{id}/return", post(orders::requests::give_back))
-        .route("/v1/products", get(products::list::list))
-        .route("/v1/products/{sku}", get(products::read::one))
-        .route("/v1/admin/products/{sku}", put(products::admin::define))
-        .route("/v1/admin/products/{sku}/restock", post(products::admin::restock))
-        .route("/v1/admin/stock-changes/{id}", get(products::changes::one))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .with_state(app);
-    surrounded(routes, metrics, edge)
+    let (routes, document) = documented();
+    surrounded(routes.with_state(app).merge(openapi::routes(&document)), metrics, edge)
 }
 
 /// The last layer here is the outermost.
@@ -124,6 +141,29 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }
 
+/// Does the process live?
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "health",
+    operation_id = "healthz",
+    responses((status = 200, description = "It does.", body = String, content_type = "text/plain", example = "ok\n"))
+)]
+async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Can this node do its work?
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "health",
+    operation_id = "readyz",
+    responses(
+        (status = 200, description = "It can.", body = String, content_type = "text/plain", example = "ready\n"),
+        Ready
+    )
+)]
 async fn ready(State(app): State<App>) -> Response {
     let missing = missing(&app).await;
     if missing.is_empty() { "ready\n".into_response() } else { Problem::not_ready(missing).into_response() }
@@ -157,6 +197,7 @@ pub(crate) fn consumers_missing(consumers: &[(&'static str, Status)]) -> Vec<Str
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::extract::Request;
+    use axum::routing::get;
     use tower::ServiceExt as _;
 
     use super::*;

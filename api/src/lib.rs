@@ -8,6 +8,7 @@ mod edge;
 mod http;
 mod intake;
 mod metrics;
+mod openapi;
 mod orders;
 mod problem;
 mod products;
@@ -17,6 +18,7 @@ mod run;
 mod settings;
 mod wakeups;
 
+pub use app::openapi_json;
 pub use auth::KeysError;
 pub use edge::{EdgeSettings, InvalidNetwork, InvalidOrigin, Network, Origin, Rate};
 pub use orders::live::LiveSettings;

@@ -8,13 +8,15 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain_types::OrderId;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What is wrong with one field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
     /// JSON Pointer into the body, or the name of a header or query parameter.
     pub(crate) pointer: String,
     /// A stable `snake_case` word.
+    #[schema(pattern = "^[a-z0-9_]+$")]
     pub(crate) code: &'static str,
     /// For people.
     pub(crate) detail: String,
@@ -39,6 +41,41 @@ struct Details {
     order_id: Option<OrderId>,
     missing: Vec<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// An error (RFC 9457), as `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemDocument<'a> {
+    /// `urn:firstcome:problem:` and the code.
+    #[schema(example = "urn:firstcome:problem:not_found")]
+    r#type: String,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    title: &'a str,
+    #[schema(value_type = i32, minimum = 400, maximum = 599, example = 404)]
+    status: u16,
+    /// What programs go by: a stable `snake_case` word.
+    #[schema(pattern = "^[a-z0-9_]+$", example = "not_found")]
+    code: &'a str,
+    /// What people read; may change.
+    #[schema(example = "you have no such order")]
+    detail: &'a str,
+    /// The fields, headers or parameters that are wrong.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<FieldError>, required = false)]
+    errors: &'a [FieldError],
+    /// What a node that is not ready lacks.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(value_type = Vec<String>, required = false)]
+    missing: &'a [String],
+    /// The order that was sent, if nobody acknowledged it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<uuid::Uuid>, nullable = false)]
+    order_id: Option<OrderId>,
+    /// Names this request in logs and traces.
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: &'a str,
 }
 
 /// Seconds after which a client may try again when a dependency is away.
@@ -202,23 +239,8 @@ impl Problem {
 
     /// The answer, with the trace it belongs to.
     pub(crate) fn render(&self, trace_id: &str) -> Response {
-        #[derive(Serialize)]
-        struct Wire<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            code: &'a str,
-            detail: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            missing: &'a [String],
-            #[serde(skip_serializing_if = "Option::is_none")]
-            order_id: Option<OrderId>,
-            trace_id: &'a str,
-        }
         let Self(details) = self;
-        let wire = Wire {
+        let wire = ProblemDocument {
             r#type: format!("urn:firstcome:problem:{}", details.code),
             title: details.status.canonical_reason().unwrap_or("Error"),
             status: details.status.as_u16(),

@@ -8,9 +8,9 @@ use crate::http::fields::Findings;
 use crate::problem::Problem;
 
 /// Items of a page unless the request says otherwise.
-const DEFAULT_LIMIT: u16 = 20;
+pub(crate) const DEFAULT_LIMIT: u16 = 20;
 /// Most items of a page.
-const MAX_LIMIT: u16 = 100;
+pub(crate) const MAX_LIMIT: u16 = 100;
 
 /// The parameters of a request, as they were sent.
 #[derive(Debug)]

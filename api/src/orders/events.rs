@@ -16,11 +16,13 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::app::App;
 use crate::auth::Customer;
+use crate::openapi::bodies::LastEventId;
+use crate::openapi::refusals::Following;
 use crate::orders::live::{End, Live};
 use crate::orders::model::Order;
 use crate::orders::read::{order_id, own_followed};
 use crate::problem::Problem;
-use crate::wakeups::Following;
+use crate::wakeups;
 
 /// A comment goes out after so long without an event: proxies and clients see that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -35,6 +37,26 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like to pass each event on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// Follow an order
+///
+/// Server-sent events `order`: `id` is the order's version, `data` the order. First the present state, if it is newer than
+/// `Last-Event-ID`, then each newer one; changes close together may arrive as one event (`history` has them all). The
+/// stream ends once `final` is true. When a node ends, go on at another with `Last-Event-ID`.
+#[utoipa::path(
+    get,
+    path = "/v1/orders/{id}/events",
+    tag = "orders",
+    operation_id = "follow_order",
+    params(("id" = Uuid, Path, description = "The order"), LastEventId),
+    responses(
+        (status = 200, description = "The stream; `data` of each event is an `Order`.", body = String,
+            content_type = "text/event-stream",
+            example = "event: order\nid: 3\ndata: {\"id\":\"6f9619ff-8b86-5011-b42d-00c04fc964ff\",\"version\":3}\n\n"),
+        (status = 204, description = "The order is final and you have its last version: nothing will come any more."),
+        Following
+    ),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn events(
     Customer(customer): Customer,
     State(app): State<App>,
@@ -67,7 +89,12 @@ pub(crate) async fn events(
 }
 
 /// Sends what is newer than `last`, until the end.
-async fn tell(mut following: Following, mut last: i64, events: &mpsc::Sender<Event>, live: &Live) -> End {
+async fn tell(
+    mut following: wakeups::Following,
+    mut last: i64,
+    events: &mpsc::Sender<Event>,
+    live: &Live,
+) -> End {
     loop {
         // First a place in the channel, then what is newest at that moment.
         let taken = tokio::time::timeout(STALLED_AFTER, events.reserve());

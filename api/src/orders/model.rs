@@ -6,6 +6,9 @@ use schemas::{
     Reason, RequestKind, RequestOutcome, RequestView,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::openapi::wire;
 
 /// The version of an order that the saga has not seen.
 pub(crate) const ACCEPTED_VERSION: i64 = 1;
@@ -13,65 +16,119 @@ pub(crate) const ACCEPTED_VERSION: i64 = 1;
 const MAX_REQUESTS: usize = 100;
 
 /// An order. Every field is always there; what is not known is null.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Order {
+    /// Given out with the `202`; found from then on, at every node.
+    #[schema(value_type = Uuid)]
     pub(crate) id: OrderId,
+    #[schema(value_type = Uuid)]
     pub(crate) customer_id: CustomerId,
+    /// Where it stands.
+    #[schema(value_type = wire::OrderState)]
     pub(crate) state: OrderState,
+    /// Why it is in this state, or how it will end; null while all goes well.
+    #[schema(value_type = Option<wire::Reason>, required)]
     pub(crate) reason: Option<Reason>,
+    /// Nothing changes any more.
     #[serde(rename = "final")]
     pub(crate) is_final: bool,
+    /// What was ordered, as the catalogue stood then; one line per sku.
     pub(crate) lines: Vec<Line>,
+    /// Sum of the lines.
+    #[schema(value_type = wire::Money)]
     pub(crate) total: Money,
+    /// Taken off the total; 0 for now.
+    #[schema(value_type = wire::Money)]
     pub(crate) discount: Money,
+    /// Points used instead of money; 0 for now.
     pub(crate) points_used: i64,
+    /// What is to be paid.
+    #[schema(value_type = wire::Money)]
     pub(crate) amount_due: Money,
+    /// Null until a payment has begun.
+    #[schema(required)]
     pub(crate) payment: Option<Payment>,
+    /// When it was taken.
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) created_at: Timestamp,
+    /// When it last changed.
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) updated_at: Timestamp,
+    /// Until when a payment may begin; null before the saga has begun.
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     pub(crate) pay_before: Option<Timestamp>,
+    /// Until when it may be given back; null before it was delivered.
+    #[schema(value_type = Option<wire::Timestamp>, required)]
     pub(crate) return_before: Option<Timestamp>,
+    /// Grows by one with each change and never goes back.
     pub(crate) version: i64,
+    /// Each state it has been in, oldest first.
     pub(crate) history: Vec<HistoryEntry>,
+    /// Payments, cancellations and returns asked for, and what became of them.
     pub(crate) requests: Vec<Request>,
 }
 
 /// A line, as the catalogue stood when the order was placed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Line {
+    #[schema(value_type = wire::Sku)]
     pub(crate) sku: Sku,
     pub(crate) name: String,
+    #[schema(required)]
     pub(crate) option: Option<String>,
+    /// Of one unit.
+    #[schema(value_type = wire::Money)]
     pub(crate) unit_price: Money,
+    #[schema(value_type = wire::Quantity)]
     pub(crate) quantity: Quantity,
+    /// Of all units of the line.
+    #[schema(value_type = wire::Money)]
     pub(crate) line_total: Money,
 }
 
 /// Where the payment stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Payment {
+    /// Where it stands.
+    #[schema(value_type = wire::PaymentState)]
     pub(crate) state: PaymentState,
+    #[schema(value_type = String)]
     pub(crate) method: PaymentMethod,
+    /// Null until something was charged.
+    #[schema(value_type = Option<wire::Money>, required)]
     pub(crate) charged: Option<Money>,
+    /// Null until something was given back.
+    #[schema(value_type = Option<wire::Money>, required)]
     pub(crate) refunded: Option<Money>,
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) at: Timestamp,
 }
 
 /// A state the order has been in, and since when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct HistoryEntry {
+    /// Where it stands.
+    #[schema(value_type = wire::OrderState)]
     pub(crate) state: OrderState,
+    /// Why it is in this state, or how it will end; null while all goes well.
+    #[schema(value_type = Option<wire::Reason>, required)]
     pub(crate) reason: Option<Reason>,
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) at: Timestamp,
 }
 
 /// A request about the order and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Request {
+    #[schema(value_type = Uuid)]
     pub(crate) id: RequestId,
+    #[schema(value_type = wire::RequestKind)]
     pub(crate) kind: RequestKind,
+    #[schema(value_type = wire::RequestOutcome)]
     pub(crate) outcome: RequestOutcome,
+    #[schema(required)]
     pub(crate) code: Option<String>,
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) at: Timestamp,
 }
 

@@ -8,12 +8,15 @@ use axum::extract::{Path, State};
 use domain_types::{CustomerId, OrderId};
 use schemas::OrderState;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::app::{App, bounded};
 use crate::auth::Customer;
 use crate::http::cursor;
 use crate::http::fields::Findings;
 use crate::http::query::Parameters;
+use crate::openapi::bodies::Paging;
+use crate::openapi::refusals::Listing;
 use crate::orders::model::Order;
 use crate::orders::store;
 use crate::problem::Problem;
@@ -23,9 +26,11 @@ use crate::wakeups::Following;
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
+    /// The next page's `after`; null on the last page.
+    #[schema(required)]
     pub(crate) next: Option<String>,
 }
 
@@ -63,6 +68,18 @@ pub(crate) fn order_id(text: &str) -> Result<OrderId, Problem> {
     text.parse().map_err(|_no_id| no_such_order())
 }
 
+/// Get an order
+///
+/// Found from the moment its id was given out, at any node.
+#[utoipa::path(
+    get,
+    path = "/v1/orders/{id}",
+    tag = "orders",
+    operation_id = "get_order",
+    params(("id" = Uuid, Path, description = "The order")),
+    responses((status = 200, description = "The order as it is now.", body = Order)),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn one(
     Customer(customer): Customer,
     State(app): State<App>,
@@ -71,6 +88,28 @@ pub(crate) async fn one(
     own_order(&app, customer, order_id(&id)?).await.map(Json)
 }
 
+/// Which orders of the list.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "described, never made")]
+struct Filters {
+    /// Only orders in these states, separated by commas.
+    #[param(pattern = "^[A-Z_]+(,[A-Z_]+)*$", example = "CANCELLED,RETURNED")]
+    state: Option<String>,
+}
+
+/// List your orders
+///
+/// Newest first; those whose saga has begun.
+#[utoipa::path(
+    get,
+    path = "/v1/orders",
+    tag = "orders",
+    operation_id = "list_orders",
+    params(Filters, Paging),
+    responses((status = 200, description = "A page of orders.", body = Page<Order>), Listing),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn list(
     Customer(customer): Customer,
     State(app): State<App>,

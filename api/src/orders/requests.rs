@@ -23,6 +23,8 @@ use crate::http::body::{Json, NoBody, idempotency_key};
 use crate::http::context::Trace;
 use crate::http::fields::Findings;
 use crate::intake::now;
+use crate::openapi::bodies::{IdempotencyKey, NewPayment, Nothing, Prefer};
+use crate::openapi::refusals::{Cancelling, Paying, Returning};
 use crate::orders::model::{Order, kind_name};
 use crate::orders::prefer::Wait;
 use crate::orders::read::{order_id, own_followed, own_order};
@@ -39,6 +41,24 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often older ones are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// Pay for an order
+///
+/// Until `pay_before`. Waits up to 1 s for the answer, or as long as `Prefer: wait` says.
+#[utoipa::path(
+    post,
+    path = "/v1/orders/{id}/payment",
+    tag = "orders",
+    operation_id = "pay_order",
+    params(("id" = Uuid, Path, description = "The order"), IdempotencyKey, Prefer),
+    request_body = NewPayment,
+    responses(
+        (status = 202, description = "The saga took the request, or has not answered yet: `requests` tells.", body = Order,
+            headers(("Location" = String, description = "Where the order is."),
+                ("Preference-Applied" = String, description = "`wait=N`, if it was asked for."))),
+        Paying
+    ),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn pay(
     Customer(customer): Customer,
     State(app): State<App>,
@@ -57,6 +77,23 @@ pub(crate) async fn pay(
     ask.send(&app, command.into()).await
 }
 
+/// Cancel an order
+///
+/// Until it is shipped. Units and money are given back. Waits up to 1 s for the answer.
+#[utoipa::path(
+    post,
+    path = "/v1/orders/{id}/cancellation",
+    tag = "orders",
+    operation_id = "cancel_order",
+    params(("id" = Uuid, Path, description = "The order"), IdempotencyKey),
+    request_body = Nothing,
+    responses(
+        (status = 202, description = "The saga took the request, or has not answered yet: `requests` tells.", body = Order,
+            headers(("Location" = String, description = "Where the order is."))),
+        Cancelling
+    ),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn cancel(
     Customer(customer): Customer,
     State(app): State<App>,
@@ -70,6 +107,23 @@ pub(crate) async fn cancel(
     ask.send(&app, command.into()).await
 }
 
+/// Give an order back
+///
+/// Until `return_before`. Waits up to 1 s for the answer.
+#[utoipa::path(
+    post,
+    path = "/v1/orders/{id}/return",
+    tag = "orders",
+    operation_id = "return_order",
+    params(("id" = Uuid, Path, description = "The order"), IdempotencyKey),
+    request_body = Nothing,
+    responses(
+        (status = 202, description = "The saga took the request, or has not answered yet: `requests` tells.", body = Order,
+            headers(("Location" = String, description = "Where the order is."))),
+        Returning
+    ),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn give_back(
     Customer(customer): Customer,
     State(app): State<App>,

@@ -17,6 +17,8 @@ use crate::auth::Customer;
 use crate::http::body::{Json, idempotency_key};
 use crate::http::context::Trace;
 use crate::intake::{Outcome, Submission};
+use crate::openapi::bodies::{IdempotencyKey, NewOrder, Prefer};
+use crate::openapi::refusals::Placing;
 use crate::orders::model::Order;
 use crate::orders::prefer::{self, Wait};
 use crate::orders::read::own_order;
@@ -26,6 +28,28 @@ use crate::problem::{FieldError, Problem};
 /// How long a request waits for its order to be acknowledged.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_900);
 
+/// Place an order
+///
+/// `202` says that the order is taken, not that there is stock: follow it, ask for it, or wait with `Prefer: wait`.
+#[utoipa::path(
+    post,
+    path = "/v1/orders",
+    tag = "orders",
+    operation_id = "place_order",
+    params(IdempotencyKey, Prefer),
+    request_body = NewOrder,
+    responses(
+        (status = 201, description = "With `Prefer: wait`: the order has an outcome. It is paid, waits for its payment, is \
+            giving things back, or was refused; `state` and `reason` tell.", body = Order, headers(
+            ("Location" = String, description = "Where the order is."),
+            ("Preference-Applied" = String, description = "`wait=N`"))),
+        (status = 202, description = "The order is taken.", body = Order, headers(
+            ("Location" = String, description = "Where the order is."),
+            ("Preference-Applied" = String, description = "`wait=N`, if the time passed without an outcome."))),
+        Placing
+    ),
+    security(("bearer" = ["customer"]))
+)]
 pub(crate) async fn submit(
     Customer(customer_id): Customer,
     State(app): State<App>,

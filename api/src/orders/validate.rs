@@ -11,9 +11,9 @@ use crate::http::fields::{Findings, Object, integer};
 use crate::problem::{FieldError, Problem};
 
 /// Most lines of an order, before equal skus are merged.
-const MAX_LINES: usize = 20;
+pub(crate) const MAX_LINES: usize = 20;
 /// Longest payment method, characters.
-const MAX_METHOD: usize = 100;
+pub(crate) const MAX_METHOD: usize = 100;
 /// Fields of later features: known, but not to be had yet.
 const NOT_YET: [&str; 2] = ["coupon_id", "points"];
 

@@ -17,9 +17,12 @@ use crate::auth::Admin;
 use crate::http::body::{Json as Body, idempotency_key};
 use crate::http::context::Trace;
 use crate::intake::now;
+use crate::openapi::bodies::{ProductDefinition, RequiredIdempotencyKey, StockIncrement};
+use crate::openapi::refusals::{Defining, Restocking};
+use crate::openapi::wire;
 use crate::problem::{FieldError, Problem};
 use crate::products::changes::{publish, under_way};
-use crate::products::model::{ChangeState, StockChange};
+use crate::products::model::{ChangeState, Product, StockChange};
 use crate::products::read::no_such_product;
 use crate::products::store;
 use crate::products::validate::{self, Definition, Restock};
@@ -31,6 +34,27 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The version of a sku's first ledger entry: the one that made it.
 const FIRST_ENTRY: i64 = 1;
 
+/// Create or change a product
+///
+/// Answers once every node can read it, or after 2 s.
+#[utoipa::path(
+    put,
+    path = "/v1/admin/products/{sku}",
+    tag = "admin",
+    operation_id = "define_product",
+    params(("sku" = inline(wire::Sku), Path, description = "The product")),
+    request_body = ProductDefinition,
+    responses(
+        (status = 200, description = "Changed; every node shows it.", body = Product, headers(
+            ("Location" = String, description = "Where the product is."))),
+        (status = 201, description = "Created; every node shows it.", body = Product, headers(
+            ("Location" = String, description = "Where the product is."))),
+        (status = 202, description = "Under way.", body = StockChange, headers(
+            ("Location" = String, description = "Where to ask what became of it."))),
+        Defining
+    ),
+    security(("bearer" = ["admin"]))
+)]
 pub(crate) async fn define(
     _: Admin,
     State(app): State<App>,
@@ -92,6 +116,23 @@ async fn answered(app: &App, change: Option<StockChange>) -> Result<Option<Respo
     }
 }
 
+/// Add or take away units
+///
+/// What is available never falls below 0. `Location` tells what became of it.
+#[utoipa::path(
+    post,
+    path = "/v1/admin/products/{sku}/restock",
+    tag = "admin",
+    operation_id = "restock_product",
+    params(("sku" = inline(wire::Sku), Path, description = "The product"), RequiredIdempotencyKey),
+    request_body = StockIncrement,
+    responses(
+        (status = 202, description = "Sent, or, for a repeat, what became of it.", body = StockChange, headers(
+            ("Location" = String, description = "Where to ask what became of it."))),
+        Restocking
+    ),
+    security(("bearer" = ["admin"]))
+)]
 pub(crate) async fn restock(
     Admin(admin): Admin,
     State(app): State<App>,

@@ -29,7 +29,18 @@ fn no_such_change() -> Problem {
     Problem::not_found("there is no such change")
 }
 
-/// `GET /v1/admin/stock-changes/{id}`
+/// What became of a change
+///
+/// An edit of product data has no quantity.
+#[utoipa::path(
+    get,
+    path = "/v1/admin/stock-changes/{id}",
+    tag = "admin",
+    operation_id = "get_stock_change",
+    params(("id" = Uuid, Path, description = "The change")),
+    responses((status = 200, description = "The change.", body = StockChange)),
+    security(("bearer" = ["admin"]))
+)]
 pub(crate) async fn one(
     _: Admin,
     State(app): State<App>,

@@ -19,6 +19,9 @@ use crate::http::cursor;
 use crate::http::fields::{Findings, text};
 use crate::http::query::Parameters;
 use crate::intake::now;
+use crate::openapi::bodies::{IfNoneMatch, Paging, words};
+use crate::openapi::refusals::Listing;
+use crate::openapi::wire;
 use crate::orders::read::Page;
 use crate::problem::Problem;
 use crate::products::model::{Product, kind_name};
@@ -26,6 +29,55 @@ use crate::products::model::{Product, kind_name};
 /// Longest category, characters.
 const MAX_CATEGORY: usize = 100;
 
+/// Which products, in which order.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "described, never made")]
+struct Filters {
+    /// Only this category.
+    #[param(min_length = 1, max_length = 100)]
+    category: Option<String>,
+    /// Only this kind.
+    #[param(value_type = Option<wire::ProductKind>, inline)]
+    kind: Option<ProductKind>,
+    /// Only at this price or above, minor units.
+    #[param(minimum = 0)]
+    min_price: Option<i64>,
+    /// Only at this price or below, minor units.
+    #[param(minimum = 0)]
+    max_price: Option<i64>,
+    /// Only what can be bought at this moment: `true`, or left out.
+    #[param(schema_with = only_true)]
+    on_sale: Option<String>,
+    /// `name` by default; `-price`: dearest first.
+    #[param(schema_with = orders)]
+    sort: Option<String>,
+}
+
+fn only_true() -> utoipa::openapi::Object {
+    words(&["true"], "Only what can be bought at this moment: `true`, or left out.")
+}
+
+fn orders() -> utoipa::openapi::Object {
+    words(&Order::ALL.map(Order::as_str), "`name` by default; `-price`: dearest first.")
+}
+
+/// List products
+///
+/// Sold out ones too.
+#[utoipa::path(
+    get,
+    path = "/v1/products",
+    tag = "catalogue",
+    operation_id = "list_products",
+    params(Filters, Paging, IfNoneMatch),
+    responses(
+        (status = 200, description = "A page of products.", body = Page<Product>, headers(
+            ("ETag" = String, description = "For `If-None-Match`."))),
+        (status = 304, description = "What you have is still so."),
+        Listing
+    )
+)]
 pub(crate) async fn list(
     State(app): State<App>,
     headers: HeaderMap,

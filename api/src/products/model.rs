@@ -3,6 +3,9 @@
 use domain_types::{Money, RequestId, Sku, Timestamp};
 use schemas::{ProductKind, Sale};
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::openapi::wire;
 
 /// A kind as it is written.
 pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
@@ -13,22 +16,28 @@ pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
 }
 
 /// A product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Product {
+    #[schema(value_type = wire::Sku)]
     pub(crate) sku: Sku,
     pub(crate) name: String,
+    #[schema(required)]
     pub(crate) option: Option<String>,
     pub(crate) category: String,
+    #[schema(value_type = wire::ProductKind)]
     pub(crate) kind: ProductKind,
+    #[schema(value_type = wire::Money)]
     pub(crate) price: Money,
     pub(crate) available: i64,
     pub(crate) sold_out: bool,
+    #[schema(value_type = Option<wire::Sale>, required)]
     pub(crate) sale: Option<Sale>,
+    #[schema(required)]
     pub(crate) limit_per_customer: Option<i64>,
 }
 
 /// What became of an admin's change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ChangeState {
     Pending,
@@ -51,14 +60,19 @@ impl ChangeState {
 }
 
 /// An admin's change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct StockChange {
+    #[schema(value_type = Uuid)]
     pub(crate) id: RequestId,
+    #[schema(value_type = wire::Sku)]
     pub(crate) sku: Sku,
     /// Units added or taken away; null for an edit of product data.
+    #[schema(required)]
     pub(crate) quantity: Option<i64>,
     pub(crate) state: ChangeState,
+    #[schema(required)]
     pub(crate) code: Option<String>,
+    #[schema(value_type = wire::Timestamp)]
     pub(crate) at: Timestamp,
     /// The sku's ledger entries with this one, once applied.
     #[serde(skip)]

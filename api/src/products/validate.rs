@@ -8,11 +8,11 @@ use crate::http::fields::{Findings, Object, integer, text};
 use crate::problem::{FieldError, Problem};
 
 /// Longest name, characters.
-const MAX_NAME: usize = 200;
+pub(crate) const MAX_NAME: usize = 200;
 /// Longest option, category and reason, characters.
-const MAX_WORD: usize = 100;
+pub(crate) const MAX_WORD: usize = 100;
 /// Most units of one change, either way.
-const MAX_UNITS: i64 = 1_000_000_000;
+pub(crate) const MAX_UNITS: i64 = 1_000_000_000;
 /// Largest limit per customer, units.
 const MAX_LIMIT: i64 = 1_000_000;
 

@@ -7,6 +7,7 @@ mod bad_input;
 mod catalogue;
 mod edge;
 mod intake;
+mod openapi;
 mod orders;
 mod outages;
 mod product_list;

@@ -8,6 +8,7 @@ mod catalogue;
 mod edge;
 mod lifecycle;
 mod live;
+mod openapi;
 mod orders;
 mod topics;
 
