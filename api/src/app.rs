@@ -27,6 +27,7 @@ use crate::openapi::refusals::Ready;
 use crate::openapi::{self, Document};
 use crate::orders::live::Live;
 use crate::problem::Problem;
+use crate::products::cache::Catalogue;
 use crate::redis::Redis;
 use crate::wakeups::Wakeups;
 use crate::{orders, products};
@@ -48,6 +49,7 @@ pub(crate) struct App {
     pub(crate) live: Live,
     pub(crate) redis: Redis,
     pub(crate) admission: Admission,
+    pub(crate) catalogue: Catalogue,
     /// Name and status of each consumer.
     pub(crate) consumers: Vec<(&'static str, Status)>,
 }

@@ -21,6 +21,7 @@ use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
 use crate::metrics::{HttpMetrics, IntakeMetrics};
 use crate::orders::live::Live;
+use crate::products::cache::Catalogue;
 use crate::projection::{Orders, StockChanges, StockLevels};
 use crate::redis::Redis;
 use crate::settings::Settings;
@@ -96,7 +97,8 @@ pub async fn run_reporting(
     let within = Duration::from_millis(settings.publish_within_ms);
     let admission = Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within);
     admission.start(&settings.brokers, &tasks.background, &tasks.end);
-    let (consumers, failed) = node.consume(&settings, &admission, &tasks)?;
+    let catalogue = node.catalogue(&settings)?;
+    let (consumers, failed) = node.consume(&settings, &tasks, &admission, &catalogue)?;
     let wakeups = node.wake(&settings, &tasks);
     let intake = node.take_orders(&settings, &tasks)?;
     tasks.background.spawn(keys.clone().watch(settings.keys_file.clone(), expected, tasks.end.clone()));
@@ -130,6 +132,7 @@ pub async fn run_reporting(
         wakeups,
         redis: node.redis.clone(),
         admission,
+        catalogue,
         consumers,
     };
     let metrics = HttpMetrics::register(&node.registry)?;
@@ -220,14 +223,22 @@ struct Node {
 type Consumers = Vec<(&'static str, Status)>;
 
 impl Node {
+    fn catalogue(&self, settings: &Settings) -> anyhow::Result<Catalogue> {
+        let (pool, redis) = (self.pool.clone(), self.redis.clone());
+        Ok(Catalogue::new(pool, redis, settings.redis_cluster, &self.registry)?)
+    }
+
     /// Starts the projection. An error in the channel: a consumer ended for good.
     fn consume(
         &self,
         settings: &Settings,
-        admission: &Admission,
         tasks: &Tasks,
+        admission: &Admission,
+        catalogue: &Catalogue,
     ) -> anyhow::Result<(Consumers, mpsc::Receiver<anyhow::Error>)> {
         let metrics = Metrics::register(&self.registry)?;
+        let cache = catalogue.write_through();
+        tasks.background.spawn(cache.clone().run(tasks.end.clone()));
         let (failed, failures) = mpsc::channel(1);
         let mut start = Start { node: self, settings, tasks, metrics, failed, consumers: Vec::new() };
         // A read model competes with the sagas for the same machine, and may be a little behind them.
@@ -238,7 +249,7 @@ impl Node {
         );
         start.consumer(
             Topic::StockLevels,
-            StockLevels,
+            StockLevels { cache },
             Limits { gather: Duration::from_millis(50), ..Limits::default() },
         );
         start.consumer(Topic::StockEvents, StockChanges, Limits::default());

@@ -64,7 +64,7 @@ pub(crate) async fn define(
 ) -> Result<Response, Problem> {
     let sku = validate::sku(&sku)?;
     let Definition { product, initial_stock } = Definition::from_json(body)?;
-    if initial_stock.is_none() && bounded(store::product(&app.pool, &sku)).await?.is_none() {
+    if initial_stock.is_none() && !bounded(store::is_known(&app.pool, &sku)).await? {
         return Err(initial_stock_required());
     }
     app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
@@ -98,11 +98,17 @@ async fn answered(app: &App, change: Option<StockChange>) -> Result<Option<Respo
     match change.state {
         ChangeState::Pending => Ok(None),
         ChangeState::Applied => {
-            let Some(product) = bounded(store::product_with(&app.pool, &change)).await? else {
+            let as_of = std::time::Instant::now();
+            let Some(found) = bounded(store::product_with(&app.pool, &change)).await? else {
                 return Ok(None);
             };
-            let location = [(header::LOCATION, format!("/v1/products/{}", product.sku))];
             let is_new = change.stock_version == Some(FIRST_ENTRY);
+            // The cache may hold what the product was before, for every node that reaches it.
+            if app.catalogue.show(&found, as_of).await.is_err() && !is_new {
+                return Ok(None);
+            }
+            let product = found.product;
+            let location = [(header::LOCATION, format!("/v1/products/{}", product.sku))];
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
             Ok(Some((status, location, Json(product)).into_response()))
         }
@@ -147,7 +153,9 @@ pub(crate) async fn restock(
         Problem::invalid(vec![FieldError::new("Idempotency-Key", "required", detail)])
     })?;
     let Restock { quantity, reason } = Restock::from_json(body)?;
-    bounded(store::product(&app.pool, &sku)).await?.ok_or_else(no_such_product)?;
+    if !bounded(store::is_known(&app.pool, &sku)).await? {
+        return Err(no_such_product());
+    }
     app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
     let id = RequestId(Uuid::new_v5(&admin.uuid(), format!("restock:{key}").as_bytes()));
     let fingerprint = fingerprint(&sku, quantity, &reason);

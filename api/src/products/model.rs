@@ -1,11 +1,16 @@
 //! Products and stock changes as the api shows them.
 
 use domain_types::{Money, RequestId, Sku, Timestamp};
+<<<<<<< HEAD
 use schemas::{ProductKind, Sale};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::openapi::wire;
+=======
+use schemas::{ProductKind, Sale, StockLevel};
+use serde::{Deserialize, Serialize};
+>>>>>>> 96aa917 (wip)
 
 /// A kind as it is written.
 pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
@@ -16,7 +21,11 @@ pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
 }
 
 /// A product.
+<<<<<<< HEAD
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+=======
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+>>>>>>> 96aa917 (wip)
 pub(crate) struct Product {
     #[schema(value_type = wire::Sku)]
     pub(crate) sku: Sku,
@@ -34,6 +43,32 @@ pub(crate) struct Product {
     pub(crate) sale: Option<Sale>,
     #[schema(required)]
     pub(crate) limit_per_customer: Option<i64>,
+}
+
+/// A product, and the version of the level that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Versioned {
+    pub(crate) version: i64,
+    pub(crate) product: Product,
+}
+
+impl From<&StockLevel> for Versioned {
+    fn from(level: &StockLevel) -> Self {
+        let data = level.product.clone();
+        let product = Product {
+            sku: level.sku.clone(),
+            name: data.name,
+            option: data.option,
+            category: data.category,
+            kind: data.kind,
+            price: data.price,
+            available: level.available,
+            sold_out: level.available <= 0,
+            sale: data.sale,
+            limit_per_customer: data.limit_per_customer.map(i64::from),
+        };
+        Self { version: level.version, product }
+    }
 }
 
 /// What became of an admin's change.

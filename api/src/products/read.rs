@@ -5,13 +5,16 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use domain_types::Sku;
 
-use crate::app::{App, bounded};
+use crate::app::App;
 use crate::http::conditional;
 use crate::openapi::bodies::IfNoneMatch;
 use crate::openapi::wire;
 use crate::problem::Problem;
+<<<<<<< HEAD
 use crate::products::model::Product;
 use crate::products::store;
+=======
+>>>>>>> 96aa917 (wip)
 
 pub(crate) fn no_such_product() -> Problem {
     Problem::not_found("there is no such product")
@@ -38,6 +41,6 @@ pub(crate) async fn one(
     Path(sku): Path<String>,
 ) -> Result<Response, Problem> {
     let sku = Sku::new(sku).map_err(|_no_sku| no_such_product())?;
-    let product = bounded(store::product(&app.pool, &sku)).await?.ok_or_else(no_such_product)?;
-    conditional::respond(&headers, &product)
+    let product = app.catalogue.product(&sku).await?.ok_or_else(no_such_product)?;
+    conditional::respond(&headers, product.as_ref())
 }

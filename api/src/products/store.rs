@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{PgPool, Row};
 
-use crate::products::model::{ChangeState, Product, StockChange};
+use crate::products::model::{ChangeState, Product, StockChange, Versioned};
 
 /// A stored value that this build can't read.
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
@@ -32,16 +32,29 @@ pub(super) fn product_of(row: &PgRow) -> sqlx::Result<Product> {
     })
 }
 
-pub(crate) async fn product(pool: &PgPool, sku: &Sku) -> sqlx::Result<Option<Product>> {
+fn versioned_of(row: &PgRow) -> sqlx::Result<Versioned> {
+    Ok(Versioned { version: row.try_get("version")?, product: product_of(row)? })
+}
+
+/// The product, as new as it is.
+pub(crate) async fn versioned(pool: &PgPool, sku: &Sku) -> sqlx::Result<Option<Versioned>> {
     let row = sqlx::query(
-        "SELECT sku, name, option, category, kind, price_amount, price_currency, available, sale,
+        "SELECT sku, version, name, option, category, kind, price_amount, price_currency, available, sale,
                 limit_per_customer
          FROM products WHERE sku = $1",
     )
     .bind(sku.as_str())
     .fetch_optional(pool)
     .await?;
-    row.as_ref().map(product_of).transpose()
+    row.as_ref().map(versioned_of).transpose()
+}
+
+/// Whether there is such a product.
+pub(crate) async fn is_known(pool: &PgPool, sku: &Sku) -> sqlx::Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM products WHERE sku = $1)")
+        .bind(sku.as_str())
+        .fetch_one(pool)
+        .await
 }
 
 fn change_of(row: &PgRow) -> sqlx::Result<StockChange> {
@@ -67,13 +80,9 @@ pub(crate) async fn change(pool: &PgPool, id: RequestId) -> sqlx::Result<Option<
 }
 
 /// An applied change's product, once the projection shows a level at least as new as the change.
-pub(crate) async fn product_with(pool: &PgPool, change: &StockChange) -> sqlx::Result<Option<Product>> {
-    let row = sqlx::query("SELECT * FROM products WHERE sku = $1 AND version >= $2")
-        .bind(change.sku.as_str())
-        .bind(change.stock_version)
-        .fetch_optional(pool)
-        .await?;
-    row.as_ref().map(product_of).transpose()
+pub(crate) async fn product_with(pool: &PgPool, change: &StockChange) -> sqlx::Result<Option<Versioned>> {
+    let found = versioned(pool, &change.sku).await?;
+    Ok(found.filter(|found| change.stock_version.is_some_and(|version| found.version >= version)))
 }
 
 /// Remembers a change of stock as pending; `false` if it was there before.

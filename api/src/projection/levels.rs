@@ -1,6 +1,7 @@
-//! `stock-levels` into `products`, and product names into their reservations.
+//! `stock-levels` into `products` and, once that is committed, into the cache; product names into their reservations.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use domain_types::Sku;
 use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
@@ -8,20 +9,27 @@ use schemas::{DecodeError, Envelope, StockLevel, StockLevelMessage};
 use sqlx::PgConnection;
 
 use super::store;
+use crate::products::cache::{Level, WriteThrough};
 
 /// Makes the handler of a partition of `stock-levels`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StockLevels;
+#[derive(Debug, Clone)]
+pub(crate) struct StockLevels {
+    pub(crate) cache: WriteThrough,
+}
 
 /// Applies the levels of one partition.
 #[derive(Debug)]
-pub(crate) struct StockLevelsHandler;
+pub(crate) struct StockLevelsHandler {
+    cache: WriteThrough,
+    /// What the open transaction has changed.
+    newer: Vec<Level>,
+}
 
 impl HandlerFactory for StockLevels {
     type Handler = StockLevelsHandler;
 
     async fn take_over(&self, _ownership: Ownership) -> Result<StockLevelsHandler, HandlerError> {
-        Ok(StockLevelsHandler)
+        Ok(StockLevelsHandler { cache: self.cache.clone(), newer: Vec::new() })
     }
 }
 
@@ -49,10 +57,21 @@ impl Handler for StockLevelsHandler {
         let mut levels: Vec<&StockLevel> = newest.into_values().collect();
         // One order for all transactions: no deadlocks.
         levels.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+        let as_of = Instant::now();
         let known = store::product_versions(tx, &levels).await?;
-        store::save_levels(tx, &levels).await?;
+        let newer = store::save_levels(tx, &levels).await?;
+        let newer = levels.iter().copied().filter(|level| newer.contains(&level.sku));
+        self.newer.extend(newer.map(|level| Level { product: level.into(), as_of }));
         levels.retain(|level| known.get(&level.sku).is_none_or(|known| *known < level.product_version));
         store::take_names(tx, &levels).await?;
         Ok(())
+    }
+
+    fn committed(&mut self) {
+        self.cache.stored(std::mem::take(&mut self.newer));
+    }
+
+    fn rolled_back(&mut self) {
+        self.newer.clear();
     }
 }

@@ -1,6 +1,6 @@
 //! SQL of the projection, set-based: one statement for a batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use domain_types::{OrderId, RequestId, Sku, Timestamp};
 use schemas::{StockChangeCode, StockLevel};
@@ -100,7 +100,8 @@ pub(super) async fn product_versions(
         .collect()
 }
 
-pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -> sqlx::Result<()> {
+/// Stores what is newer than what is there; the skus of which that was so.
+pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -> sqlx::Result<HashSet<Sku>> {
     let of = |field: fn(&StockLevel) -> i64| levels.iter().map(|level| field(level)).collect::<Vec<i64>>();
     let text = |field: fn(&StockLevel) -> &str| -> Vec<String> {
         levels.iter().map(|level| field(level).to_owned()).collect()
@@ -112,7 +113,7 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
     let options: Vec<Option<String>> = levels.iter().map(|level| level.product.option.clone()).collect();
     let limits: Vec<Option<i64>> =
         levels.iter().map(|level| level.product.limit_per_customer.map(i64::from)).collect();
-    sqlx::query(
+    let newer: Vec<String> = sqlx::query_scalar(
         "INSERT INTO products AS p (sku, version, product_version, name, option, category, kind, price_amount,
                                     price_currency, sale, limit_per_customer, available)
          SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
@@ -123,7 +124,8 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
              price_amount = EXCLUDED.price_amount, price_currency = EXCLUDED.price_currency,
              sale = EXCLUDED.sale, limit_per_customer = EXCLUDED.limit_per_customer,
              available = EXCLUDED.available
-         WHERE p.version < EXCLUDED.version",
+         WHERE p.version < EXCLUDED.version
+         RETURNING p.sku",
     )
     .bind(text(|level| level.sku.as_str()))
     .bind(of(|level| level.version))
@@ -137,9 +139,9 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
     .bind(sales)
     .bind(limits)
     .bind(of(|level| level.available))
-    .execute(tx)
+    .fetch_all(tx)
     .await?;
-    Ok(())
+    newer.into_iter().map(|sku| Sku::new(sku).map_err(unreadable)).collect()
 }
 
 /// Gives products the names that the log says they have, and frees those they had before. A name that a change still

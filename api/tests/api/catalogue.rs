@@ -118,6 +118,49 @@ async fn c1_a_defined_product_can_be_read_on_every_node_once_the_answer_is_201_o
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn c1_an_edit_that_is_answered_200_is_shown_by_every_node_though_they_had_cached_the_product() {
+    let world = World::shared().await;
+    let (node, other) = world.two_nodes().await;
+    let worker = Worker { world: &world, commands: world.follow(Topic::StockCommands) };
+    let (sku, name) = (new_sku(), testkit::unique("Shoe", ' '));
+    let path = format!("/v1/products/{sku}");
+    for number in 1..=8_usize {
+        let body = definition(&format!("{name} {number}"), Some(10));
+        let version = i64::try_from(number).unwrap();
+        let (response, ()) =
+            tokio::join!(put(&node, &sku, &body), worker.apply_definition(&sku, number, version));
+        let (status, product) = read(response).await;
+        assert_eq!(status, if number == 1 { StatusCode::CREATED } else { StatusCode::OK }, "{product}");
+        assert_eq!(product["name"], body["name"]);
+        for node in [&other, &node] {
+            assert_eq!(read(node.get(&path, None).await).await.1, product, "edit {number}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c1_without_redis_a_new_product_is_201_and_an_edit_that_a_cache_may_hide_is_202() {
+    let mut world = World::shared().await;
+    world.redis_url = format!("redis://127.0.0.1:{}/", local_stack::free_port().unwrap());
+    let node = world.node().await;
+    let worker = Worker { world: &world, commands: world.follow(Topic::StockCommands) };
+    let (sku, name) = (new_sku(), testkit::unique("Shoe", ' '));
+    for (number, status) in [(1, StatusCode::CREATED), (2, StatusCode::ACCEPTED)] {
+        let body = definition(&format!("{name} {number}"), Some(10));
+        let version = i64::try_from(number).unwrap();
+        let (response, ()) =
+            tokio::join!(put(&node, &sku, &body), worker.apply_definition(&sku, number, version));
+        let location = response.headers()["location"].to_str().unwrap().to_owned();
+        assert_eq!(response.status(), status);
+        let shown = read(node.get(&format!("/v1/products/{sku}"), None).await).await.1;
+        assert_eq!(shown["name"], body["name"]);
+        let (found, answer) = read(node.get(&location, Some(&admin_token())).await).await;
+        assert_eq!(found, StatusCode::OK);
+        assert!(number == 1 || answer["state"] == "applied", "{answer}");
+    }
+}
+
 fn renamed_with_stock(body: &Value) -> Value {
     let mut body = body.clone();
     body["initial_stock"] = json!(1);
