@@ -28,7 +28,6 @@ use crate::openapi::{self, Document};
 use crate::orders::live::Live;
 use crate::problem::Problem;
 use crate::products::cache::Catalogue;
-use crate::redis::Redis;
 use crate::wakeups::Wakeups;
 use crate::{orders, products};
 
@@ -47,7 +46,6 @@ pub(crate) struct App {
     pub(crate) intake: Intake,
     pub(crate) wakeups: Wakeups,
     pub(crate) live: Live,
-    pub(crate) redis: Redis,
     pub(crate) admission: Admission,
     pub(crate) catalogue: Catalogue,
     /// Name and status of each consumer.

@@ -130,7 +130,6 @@ pub async fn run_reporting(
         keys,
         intake,
         wakeups,
-        redis: node.redis.clone(),
         admission,
         catalogue,
         consumers,

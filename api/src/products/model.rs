@@ -1,16 +1,11 @@
 //! Products and stock changes as the api shows them.
 
 use domain_types::{Money, RequestId, Sku, Timestamp};
-<<<<<<< HEAD
-use schemas::{ProductKind, Sale};
-use serde::Serialize;
+use schemas::{ProductKind, Sale, StockLevel};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::openapi::wire;
-=======
-use schemas::{ProductKind, Sale, StockLevel};
-use serde::{Deserialize, Serialize};
->>>>>>> 96aa917 (wip)
 
 /// A kind as it is written.
 pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
@@ -21,11 +16,7 @@ pub(crate) const fn kind_name(kind: ProductKind) -> &'static str {
 }
 
 /// A product.
-<<<<<<< HEAD
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-=======
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
->>>>>>> 96aa917 (wip)
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Product {
     #[schema(value_type = wire::Sku)]
     pub(crate) sku: Sku,

@@ -10,11 +10,7 @@ use crate::http::conditional;
 use crate::openapi::bodies::IfNoneMatch;
 use crate::openapi::wire;
 use crate::problem::Problem;
-<<<<<<< HEAD
 use crate::products::model::Product;
-use crate::products::store;
-=======
->>>>>>> 96aa917 (wip)
 
 pub(crate) fn no_such_product() -> Problem {
     Problem::not_found("there is no such product")

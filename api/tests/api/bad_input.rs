@@ -123,7 +123,7 @@ async fn x4_every_answer_that_is_no_success_is_a_problem_document() {
         let code = if query.starts_with("after") { "invalid_cursor" } else { "invalid_request" };
         problem(response, 422, code).await;
     }
-    for query in ["limit=0", "category=shoes", "sort=price"] {
+    for query in ["limit=0", "colour=red", "sort=sku"] {
         problem(node.get(&format!("/v1/products?{query}"), None).await, 422, "invalid_request").await;
     }
     let admin = admin_token();

@@ -33,13 +33,6 @@ const MISSES: &str = "api_product_reads_total{cache=\"miss\"}";
 const AWAY: &str = "api_product_reads_total{cache=\"away\"}";
 const LOADS: &str = "api_product_loads_total";
 
-/// A world with a cache of its own: the nodes of other tests read the same topics, and would write there, too.
-async fn world(redis_database: u8) -> World {
-    let mut world = World::shared().await;
-    world.redis_url = format!("{}/{redis_database}", world.redis_url.trim_end_matches('/'));
-    world
-}
-
 /// The cache's side, seen by another client.
 struct Cache(redis::aio::MultiplexedConnection);
 
@@ -76,7 +69,7 @@ impl Cache {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_a_burst_of_readers_of_a_product_that_is_not_cached_loads_it_once() {
-    let world = world(1).await;
+    let world = World::shared().await;
     let node = world.node().await;
     let mut cache = Cache::of(&world).await;
     let sku = new_sku();
@@ -102,7 +95,7 @@ async fn c5_a_burst_of_readers_of_a_product_that_is_not_cached_loads_it_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_a_sale_is_seen_on_every_node_within_a_second_and_the_quiescent_cache_is_the_database() {
-    let world = world(2).await;
+    let world = World::shared().await;
     let (node, other) = world.two_nodes().await;
     let mut cache = Cache::of(&world).await;
     let category = testkit::unique("c", '-');

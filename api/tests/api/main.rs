@@ -7,11 +7,8 @@ mod bad_input;
 mod catalogue;
 mod edge;
 mod intake;
-<<<<<<< HEAD
-mod openapi;
-=======
 mod live_stock;
->>>>>>> 96aa917 (wip)
+mod openapi;
 mod orders;
 mod outages;
 mod product_list;

@@ -1,6 +1,7 @@
 //! Nodes, tokens, and the other services' part.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +24,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 pub(crate) const SECRET: &[u8] = b"a development secret of 32 bytes";
+/// As many as Redis has unless told otherwise.
+const REDIS_DATABASES: usize = 16;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A test's own part of Redis: the nodes of all tests read the same topics, and each shows what its own database has.
+fn redis_database(stack: &Stack) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let database = NEXT.fetch_add(1, Ordering::Relaxed) % REDIS_DATABASES;
+    format!("{}/{database}", stack.redis_url().trim_end_matches('/'))
+}
 
 /// A test's own world: a database and a log.
 pub(crate) struct World {
@@ -53,7 +63,7 @@ impl World {
         std::fs::create_dir_all(&dir).unwrap();
         let world = Self {
             brokers: stack.kafka(),
-            redis_url: stack.redis_url(),
+            redis_url: redis_database(stack),
             pool: PgPool::connect_lazy(&database_url).unwrap(),
             database_url,
             group: testkit::unique("api", '-'),
