@@ -11,10 +11,15 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation};
 use tokio::sync::OnceCell;
 
-/// How long an answer may take, connecting included. Far more than Redis needs, also on a busy machine: whoever is let in
-/// without it loses his place. Few wait that long for a frozen server, see [`LEAVE_ALONE_MS`].
-const ANSWER_WITHIN: Duration = Duration::from_millis(ANSWER_WITHIN_MS);
-const ANSWER_WITHIN_MS: u64 = 400;
+/// How long a server may say nothing at all, to anybody, while somebody waits for its answer.
+const SILENCE: Duration = Duration::from_millis(SILENCE_MS);
+const SILENCE_MS: u64 = 200;
+/// Silences in a row after which it counts as away. The second one begins when this node has had its turn: a node that
+/// was itself too busy to look sees the answer before that one is over.
+const SILENCES: u32 = 2;
+/// How long an answer may take while others come: on a busy machine it is late, and whoever is let in without it loses
+/// his place.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// After a failure one script at a time tries again, this often; all others are told at once that it is away.
 const LEAVE_ALONE_MS: u64 = 200;
 /// Scripts that may be under way on one connection, so that an answer never waits behind a long queue.
@@ -49,6 +54,8 @@ struct Health {
     is_away: AtomicBool,
     /// Milliseconds since `began` before which nobody asks.
     alone_until_ms: AtomicU64,
+    /// When the last answer came.
+    answered_ms: AtomicU64,
 }
 
 impl Redis {
@@ -63,6 +70,7 @@ impl Redis {
             began: Instant::now(),
             is_away: AtomicBool::new(false),
             alone_until_ms: AtomicU64::new(0),
+            answered_ms: AtomicU64::new(0),
         };
         Ok(Self { way, health: Arc::new(health) })
     }
@@ -78,11 +86,7 @@ impl Redis {
         if self.health.is_left_alone() {
             return Err(RedisAway);
         }
-        let answer = match tokio::time::timeout(ANSWER_WITHIN, self.way.invoke(script)).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut))),
-        };
-        match answer {
+        match self.answer(script).await {
             Ok(value) => {
                 self.health.answered();
                 Ok(value)
@@ -92,6 +96,27 @@ impl Redis {
                 Err(RedisAway)
             }
         }
+    }
+}
+
+impl Redis {
+    /// Waits for an answer while there is reason to: as long as the server answers anybody.
+    async fn answer<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisError> {
+        let began_ms = self.health.elapsed_ms();
+        let mut answer = std::pin::pin!(self.way.invoke(script));
+        let mut silences = 0;
+        while silences < SILENCES {
+            let window_ms = self.health.elapsed_ms();
+            if let Ok(answer) = tokio::time::timeout(SILENCE, &mut answer).await {
+                return answer;
+            }
+            let is_silent = self.health.answered_ms.load(Ordering::Relaxed) < window_ms;
+            silences = if is_silent { silences + 1 } else { 0 };
+            if u128::from(self.health.elapsed_ms().saturating_sub(began_ms)) > ANSWER_WITHIN.as_millis() {
+                break;
+            }
+        }
+        Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))
     }
 }
 
@@ -111,7 +136,7 @@ impl Way {
         };
         let info = url.as_str().into_connection_info()?.set_tcp_settings(tcp());
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(ANSWER_WITHIN))
+            .set_connection_timeout(Some(SILENCE))
             .set_response_timeout(Some(ANSWER_WITHIN))
             .set_concurrency_limit(IN_FLIGHT)
             // The next script tries again: its caller need not wait for a back-off.
@@ -122,7 +147,7 @@ impl Way {
     fn cluster(urls: &[String]) -> Result<Self, RedisError> {
         let client = ClusterClient::builder(urls.iter().map(String::as_str))
             .tcp_settings(tcp())
-            .connection_timeout(ANSWER_WITHIN)
+            .connection_timeout(SILENCE)
             .response_timeout(ANSWER_WITHIN)
             .connection_concurrency_limit(IN_FLIGHT)
             .retries(2)
@@ -162,7 +187,7 @@ impl Health {
                 .alone_until_ms
                 .compare_exchange(
                     until,
-                    now.saturating_add(ANSWER_WITHIN_MS),
+                    now.saturating_add(2 * SILENCE_MS),
                     Ordering::Relaxed,
                     Ordering::Relaxed,
                 )
@@ -170,6 +195,7 @@ impl Health {
     }
 
     fn answered(&self) {
+        self.answered_ms.store(self.elapsed_ms(), Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
             tracing::info!("redis answers again");
         }
