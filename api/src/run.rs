@@ -102,8 +102,9 @@ pub async fn run_reporting(
     let wakeups = node.wake(&settings, &tasks);
     let intake = node.take_orders(&settings, &tasks)?;
     tasks.background.spawn(keys.clone().watch(settings.keys_file.clone(), expected, tasks.end.clone()));
-    let reading = orders::follow::read(wakeups.clone(), node.pool.clone(), tasks.end.clone());
-    tasks.background.spawn(reading);
+    // A connection of its own: streams neither take one from requests nor wait for one behind them.
+    let live_pool = service_kit::database::pool(&settings.database_url, "api-live", 1)?;
+    tasks.background.spawn(orders::follow::read(wakeups.clone(), live_pool, tasks.end.clone()));
     tasks.background.spawn(orders::requests::forget_unanswered(node.pool.clone(), tasks.end.clone()));
 
     let listener = TcpListener::bind(settings.listen)

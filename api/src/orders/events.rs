@@ -24,6 +24,9 @@ use crate::orders::read::{order_id, own_followed};
 use crate::problem::Problem;
 use crate::wakeups;
 
+/// How long the order may take to be read. Longer than for other requests: when another node has ended, all its clients come
+/// at once, and a browser that is turned away does not come back.
+const READ_WITHIN: Duration = Duration::from_secs(8);
 /// A comment goes out after so long without an event: proxies and clients see that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A client that takes nothing for so long is dropped.
@@ -67,7 +70,7 @@ pub(crate) async fn events(
     let after = last_event_id(&headers)?;
     let place = app.live.stream().ok_or_else(too_many_streams)?;
     let mut following = app.wakeups.follow(id);
-    let order = own_followed(&mut following, customer).await?;
+    let order = own_followed(&mut following, customer, READ_WITHIN).await?;
     if order.is_final && order.version <= after {
         // Nothing will come any more; of all answers, this one makes a browser stop asking.
         return Ok(StatusCode::NO_CONTENT.into_response());

@@ -14,7 +14,7 @@ const BATCH_ORDERS: usize = 500;
 /// Between two statements: those that are woken meanwhile share the next one.
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long the database may take before it counts as away.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tells followers what there is, until `shutdown`.
 pub(crate) async fn read(wakeups: Wakeups, pool: PgPool, shutdown: CancellationToken) {

@@ -22,9 +22,6 @@ use crate::orders::store;
 use crate::problem::Problem;
 use crate::wakeups::Following;
 
-/// How long a followed order may take to be read.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
-
 /// A page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
@@ -46,15 +43,16 @@ pub(crate) async fn own_order(app: &App, customer: CustomerId, id: OrderId) -> R
     Ok(order)
 }
 
-/// The same for an order that is followed: it is read together with others.
+/// The same for an order that is followed: it is read together with others, after at most `within`.
 ///
 /// # Errors
 /// See [`own_order`].
 pub(crate) async fn own_followed(
     following: &mut Following,
     customer: CustomerId,
+    within: Duration,
 ) -> Result<Arc<Order>, Problem> {
-    let present = tokio::time::timeout(FOLLOWED_WITHIN, following.present()).await;
+    let present = tokio::time::timeout(within, following.present()).await;
     let present = present.map_err(|_elapsed| Problem::unavailable("the database"))?;
     present.filter(|order| order.customer_id == customer).ok_or_else(no_such_order)
 }

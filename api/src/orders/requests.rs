@@ -32,6 +32,8 @@ use crate::orders::submit::accepted;
 use crate::orders::{store, validate};
 use crate::problem::Problem;
 
+/// How long the order may take to be read before the database counts as away.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 /// How long a request waits for the saga's answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a request waits for its command to be acknowledged.
@@ -176,7 +178,7 @@ impl Ask {
     async fn send(self, app: &App, command: OrderSagaMessage) -> Result<Response, Problem> {
         let begun = Instant::now();
         let mut following = app.wakeups.follow(self.order);
-        let mut latest = own_followed(&mut following, self.customer).await?;
+        let mut latest = own_followed(&mut following, self.customer, READ_WITHIN).await?;
         if !is_answered(&latest, self.request) {
             app.publisher.reachable().await.map_err(|_away| Problem::unavailable("kafka"))?;
             let at = now();
