@@ -102,7 +102,11 @@ impl World {
 
     /// Two nodes that share the projection's partitions, and are done with sharing them out.
     pub(crate) async fn two_nodes(&self) -> (Node, Node) {
-        let nodes = tokio::join!(self.node(), self.node());
+        self.two_nodes_with(self.settings(), self.settings()).await
+    }
+
+    pub(crate) async fn two_nodes_with(&self, one: Settings, other: Settings) -> (Node, Node) {
+        let nodes = tokio::join!(Node::start(one), Node::start(other));
         eventually(Duration::from_secs(60), "each node has partitions of each topic", async || {
             for node in [&nodes.0, &nodes.1] {
                 let metrics = node.metrics().await;

@@ -144,3 +144,48 @@ async fn c6_changing_stock_is_applied_once_and_loses_no_concurrent_sale() {
         "definition, reserve and confirm of each order, the changes applied"
     );
 }
+
+#[tokio::test]
+async fn c1_c2_c5_lists_are_filtered_and_stock_is_live_on_every_node_and_304_until_a_sale() {
+    let system = system().await;
+    let (admin, customer) = (system.admin(), system.customer());
+    let category = testkit::unique("c5", '-');
+    let price = |amount: i64| json!({"amount": amount, "currency": "KRW"});
+    let over = json!({"opens_at": "2020-01-01T00:00:00.000Z", "closes_at": "2020-01-02T00:00:00.000Z"});
+    let cheap = admin.new_product(5, &json!({"category": category, "price": price(100)})).await;
+    let dear = admin.new_product(5, &json!({"category": category, "price": price(900)})).await;
+    let closed =
+        admin.new_product(5, &json!({"category": category, "price": price(500), "sale": over})).await;
+    for node in 0..2 {
+        for (query, expected) in [
+            ("sort=-price", vec![&dear, &closed, &cheap]),
+            ("sort=price&min_price=101", vec![&closed, &dear]),
+            ("sort=price&on_sale=true&kind=limited", vec![&cheap, &dear]),
+            ("sort=price&on_sale=true&max_price=899", vec![&cheap]),
+        ] {
+            let path = format!("/v1/products?category={category}&{query}");
+            let page = customer.at(node).get(&path).await.expect(200);
+            let skus: Vec<&str> =
+                page["items"].as_array().unwrap().iter().map(|item| item["sku"].as_str().unwrap()).collect();
+            assert_eq!(skus, expected, "node {node}: {query}");
+        }
+    }
+    let path = format!("/v1/products/{cheap}");
+    let tag = customer.get(&path).await.headers["etag"].clone();
+    let ask = async |node: usize| {
+        let customer = customer.at(node);
+        customer.send(customer.request(Method::GET, &path).header("if-none-match", &tag)).await
+    };
+    for node in 0..2 {
+        assert_eq!(ask(node).await.status, 304, "node {node}");
+    }
+    let order = customer.ordered(&cheap, 2, Some("tok_approve")).await;
+    customer.until(&order, &["PAID", "SHIPPED", "DELIVERED"]).await;
+    for node in 0..2 {
+        testkit::eventually(SOON, "the sale is shown", async || {
+            let seen = ask(node).await;
+            if seen.status == 200 && seen.body["available"] == 3 { Ok(()) } else { Err(seen.body) }
+        })
+        .await;
+    }
+}
