@@ -32,7 +32,8 @@ async fn try_to_buy(customer: &Client, sku: &str, key: &str, method: &str) -> Op
         match Client::try_send(request).await {
             Ok(answer) if answer.status == 202 => Ok(Some(answer.body["id"].as_str().unwrap().to_owned())),
             Ok(answer) if answer.status == 409 && answer.body["code"] == "sold_out" => Ok(None),
-            Ok(answer) if answer.status == 503 => Err(answer.body.to_string()),
+            // Away; or one customer who insists this often is told to wait.
+            Ok(answer) if [503, 429].contains(&answer.status.as_u16()) => Err(answer.body.to_string()),
             Ok(answer) => panic!("{} {}", answer.status, answer.body),
             Err(error) => Err(error.to_string()),
         }
