@@ -19,7 +19,7 @@ struct InvalidOrder(OrderId);
 
 /// The sagas of a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub struct Batch {
     sagas: HashMap<OrderId, Slot>,
     /// Orders that changed, in the order of their first change.
     changed: Vec<OrderId>,
@@ -35,10 +35,13 @@ struct Slot {
 
 /// A saga to be saved.
 #[derive(Debug)]
-pub(crate) struct Changed<'a> {
-    pub(crate) order_id: OrderId,
-    pub(crate) saga: &'a Saga,
-    pub(crate) is_new: bool,
+pub struct Changed<'a> {
+    /// Whose.
+    pub order_id: OrderId,
+    /// As it is now.
+    pub saga: &'a Saga,
+    /// Whether there is none stored yet.
+    pub is_new: bool,
 }
 
 impl Batch {
@@ -87,7 +90,7 @@ impl Batch {
     }
 
     /// What is to be saved.
-    pub(crate) fn changed(&self) -> impl Iterator<Item = Changed<'_>> {
+    pub fn changed(&self) -> impl Iterator<Item = Changed<'_>> {
         self.changed.iter().filter_map(|order_id| {
             let slot = self.sagas.get(order_id)?;
             Some(Changed { order_id: *order_id, saga: slot.saga.as_ref()?, is_new: !slot.is_stored })
@@ -95,7 +98,7 @@ impl Batch {
     }
 
     /// What is to be recorded.
-    pub(crate) fn entries(&self) -> &[HistoryEntry] {
+    pub fn entries(&self) -> &[HistoryEntry] {
         &self.entries
     }
 

@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, wall_clock};
 use schemas::DecodeError;
-use sqlx::PgConnection;
 
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::messages::{self, SagaInput, timer_fired};
 use crate::metrics::{SagaMetrics, Tally};
-use crate::store;
+use crate::store::SagaStore;
 use crate::timers::Timers;
 
 /// The most timers that are fired in one transaction.
@@ -34,20 +33,13 @@ impl HandlerFactory for SagaHandlers {
 
     async fn take_over(&self, ownership: Ownership) -> Result<SagaHandler, HandlerError> {
         let mut connection = ownership.pool.acquire().await?;
-        let next_due_at = store::next_due_at(&mut connection, ownership.partition).await?;
-        Ok(SagaHandler {
-            partition: ownership.partition,
-            cache: Cache::new(self.cached_sagas),
-            batch: None,
-            timers: Timers::new(next_due_at),
-            tally: Tally::default(),
-            metrics: self.metrics.clone(),
-            shown_cached: 0,
-        })
+        let (partition, metrics) = (ownership.partition, self.metrics.clone());
+        SagaHandler::take_over(&mut *connection, partition, self.cached_sagas, metrics, wall_clock).await
     }
 }
 
-pub(crate) struct SagaHandler {
+/// The owner of one partition of `order-saga`.
+pub struct SagaHandler {
     partition: i32,
     /// Sagas of former batches, as they are in the database.
     cache: Cache,
@@ -61,7 +53,7 @@ pub(crate) struct SagaHandler {
     shown_cached: i64,
 }
 
-impl Handler for SagaHandler {
+impl<S: SagaStore> Handler<S> for SagaHandler {
     type Input = SagaInput;
 
     fn decode(&self, record: &Record) -> Result<SagaInput, DecodeError> {
@@ -70,7 +62,7 @@ impl Handler for SagaHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S,
         received: &[Received<SagaInput>],
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -80,16 +72,16 @@ impl Handler for SagaHandler {
         for order_id in orders {
             match self.cache.take(order_id) {
                 Some(saga) => batch.load(order_id, saga),
-                None => unknown.push(order_id.uuid()),
+                None => unknown.push(order_id),
             }
         }
-        for (order_id, saga) in store::load(tx, self.partition, &unknown).await? {
+        for (order_id, saga) in tx.load(self.partition, &unknown).await? {
             batch.load(order_id, saga);
         }
         for received in received {
             batch.apply(received, outputs, &mut self.timers, &mut self.tally)?;
         }
-        if let Some(due_at) = store::save(tx, self.partition, &batch).await? {
+        if let Some(due_at) = tx.save(self.partition, &batch).await? {
             self.timers.armed(due_at);
         }
         self.batch = Some(batch);
@@ -100,18 +92,13 @@ impl Handler for SagaHandler {
         self.timers.next_work()
     }
 
-    async fn work(
-        &mut self,
-        tx: &mut PgConnection,
-        now: Timestamp,
-        outputs: &mut Outputs,
-    ) -> Result<(), HandlerError> {
-        let due = store::take_due(tx, self.partition, now, TIMERS_PER_TRANSACTION).await?;
+    async fn work(&mut self, tx: &mut S, now: Timestamp, outputs: &mut Outputs) -> Result<(), HandlerError> {
+        let due = tx.take_due(self.partition, now, TIMERS_PER_TRANSACTION).await?;
         for (order_id, timer) in due {
             outputs.push(timer_fired(order_id, timer));
             self.tally.fired(timer.name);
         }
-        self.timers.looked(store::next_due_at(tx, self.partition).await?);
+        self.timers.looked(tx.next_due_at(self.partition).await?);
         Ok(())
     }
 
@@ -134,6 +121,28 @@ impl Handler for SagaHandler {
 }
 
 impl SagaHandler {
+    /// Takes a partition over: nobody else changes its sagas from now on. `clock` is this machine's.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub async fn take_over(
+        store: &mut impl SagaStore,
+        partition: i32,
+        cached_sagas: usize,
+        metrics: SagaMetrics,
+        clock: fn() -> Timestamp,
+    ) -> Result<Self, HandlerError> {
+        Ok(Self {
+            partition,
+            cache: Cache::new(cached_sagas),
+            batch: None,
+            timers: Timers::new(store.next_due_at(partition).await?, clock),
+            tally: Tally::default(),
+            metrics,
+            shown_cached: 0,
+        })
+    }
+
     fn show_cached(&mut self) {
         let cached = i64::try_from(self.cache.len()).unwrap_or(i64::MAX);
         self.metrics.cached.add(cached - self.shown_cached);

@@ -16,9 +16,13 @@ use service_kit::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::SagaHandlers;
-use crate::metrics::SagaMetrics;
 
+pub use batch::{Batch, Changed};
+pub use handler::SagaHandler;
+pub use messages::SagaInput;
+pub use metrics::SagaMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
+pub use store::SagaStore;
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "order-orchestrator";

@@ -10,10 +10,13 @@ use uuid::Uuid;
 
 /// An input and the order it is for.
 #[derive(Debug)]
-pub(crate) struct SagaInput {
-    pub(crate) order_id: OrderId,
-    pub(crate) message_id: MessageId,
-    pub(crate) message: OrderSagaMessage,
+pub struct SagaInput {
+    /// The order.
+    pub order_id: OrderId,
+    /// The input's message.
+    pub message_id: MessageId,
+    /// What it says.
+    pub message: OrderSagaMessage,
 }
 
 /// Reads an input, and refuses one that does not belong where it is: under another key it would be in another

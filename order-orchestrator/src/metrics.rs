@@ -13,7 +13,7 @@ use crate::messages::timer_name;
 
 /// Metrics of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct SagaMetrics {
+pub struct SagaMetrics {
     transitions: IntCounterVec,
     operator: IntCounterVec,
     refused: IntCounterVec,
@@ -23,7 +23,11 @@ pub(crate) struct SagaMetrics {
 }
 
 impl SagaMetrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// If names are taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             register_int_counter_vec_with_registry!(name, help, labels, registry)
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use domain_types::{OrderId, Timestamp};
 use futures::FutureExt;
@@ -25,11 +25,18 @@ pub(crate) struct Answered {
 }
 
 /// What all partitions of a process share.
-pub(crate) struct Line<P> {
-    pub(crate) provider: P,
+pub struct Line<P> {
+    provider: P,
     /// One permit per call in flight.
-    pub(crate) turns: Semaphore,
-    pub(crate) metrics: PaymentMetrics,
+    turns: Semaphore,
+    metrics: PaymentMetrics,
+}
+
+impl<P> Line<P> {
+    /// At most `in_flight` calls at once.
+    pub fn new(provider: P, in_flight: usize, metrics: PaymentMetrics) -> Self {
+        Self { provider, turns: Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)), metrics }
+    }
 }
 
 /// A charge whose next call is in memory.
@@ -41,20 +48,37 @@ struct InHand {
 }
 
 /// The calls of one partition. Dropping it ends them: a successor makes them again, with the same keys.
-pub(crate) struct Calls<P> {
+pub struct Calls<P> {
     line: Arc<Line<P>>,
     in_hand: HashMap<OrderId, InHand>,
     capacity: usize,
     tasks: JoinSet<()>,
     waker: Waker,
+    /// This machine's.
+    clock: fn() -> Timestamp,
     sender: mpsc::Sender<Answered>,
     receiver: mpsc::Receiver<Answered>,
 }
 
 impl<P: Provider> Calls<P> {
-    pub(crate) fn new(line: Arc<Line<P>>, capacity: usize, waker: Waker) -> Self {
+    /// At most `capacity` charges are in memory; `waker` is used when an answer has come.
+    pub fn new(line: Arc<Line<P>>, capacity: usize, waker: Waker, clock: fn() -> Timestamp) -> Self {
         let (sender, receiver) = mpsc::channel(capacity.max(1));
-        Self { line, in_hand: HashMap::new(), capacity, tasks: JoinSet::new(), waker, sender, receiver }
+        Self {
+            line,
+            in_hand: HashMap::new(),
+            capacity,
+            tasks: JoinSet::new(),
+            waker,
+            clock,
+            sender,
+            receiver,
+        }
+    }
+
+    /// By this machine's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// The charge as it was last committed, if its call is in hand.
@@ -122,9 +146,10 @@ impl<P: Provider> Calls<P> {
             self.line.metrics.in_hand.inc();
         }
         let (line, sender, waker) = (Arc::clone(&self.line), self.sender.clone(), self.waker.clone());
+        let wait = call.not_before.map(|not_before| not_before.since(self.now()));
         self.tasks.spawn(async move {
             let (order_id, number) = (call.order_id, call.number);
-            let Some(answer) = line.make(&call, &superseded).await else { return };
+            let Some(answer) = line.make(&call, wait, &superseded).await else { return };
             if sender.send(Answered { order_id, number, answer }).await.is_ok() {
                 waker.wake();
             }
@@ -150,9 +175,14 @@ impl<P> Drop for Calls<P> {
 
 impl<P: Provider> Line<P> {
     /// Waits for the call's time and turn, and makes it. `None`: superseded before it was sent.
-    async fn make(&self, call: &ProviderCall, superseded: &AtomicBool) -> Option<ProviderAnswer> {
-        if let Some(not_before) = call.not_before {
-            tokio::time::sleep(not_before.since(wall_clock())).await;
+    async fn make(
+        &self,
+        call: &ProviderCall,
+        wait: Option<Duration>,
+        superseded: &AtomicBool,
+    ) -> Option<ProviderAnswer> {
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
         }
         let turn = self.turns.acquire().await;
         if turn.is_err() || superseded.load(Ordering::Relaxed) {
@@ -196,10 +226,4 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.dec();
     }
-}
-
-/// This machine's clock.
-pub(crate) fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

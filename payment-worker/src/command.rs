@@ -10,10 +10,13 @@ const TRACEPARENT_BYTES: usize = 128;
 
 /// A command and whose it is.
 #[derive(Debug, Clone)]
-pub(crate) struct Command {
-    pub(crate) order_id: OrderId,
-    pub(crate) cause: Cause,
-    pub(crate) message: PaymentCommand,
+pub struct Command {
+    /// The order.
+    pub order_id: OrderId,
+    /// The command's message.
+    pub cause: Cause,
+    /// What it asks for.
+    pub message: PaymentCommand,
 }
 
 fn customer_of(command: &PaymentCommand) -> CustomerId {

@@ -1,21 +1,22 @@
 //! The owner of one partition of `payment-commands`: load, decide, save, answer, and call the provider after the commit.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{Handler, HandlerError, HandlerFactory, Output, Outputs, Ownership, Received, Record};
+use messaging::{
+    Handler, HandlerError, HandlerFactory, Output, Outputs, Ownership, Received, Record, wall_clock,
+};
 use payment_domain::{Charge, Decision, Movement, PaymentRecord, Policy, Reply, answered, decide};
 use schemas::{DecodeError, Envelope, OrderSagaMessage, Topic};
-use sqlx::PgConnection;
 
-use crate::calls::{Answered, Calls, Line, wall_clock};
+use crate::calls::{Answered, Calls, Line};
 use crate::command::{self, Command};
 use crate::metrics::Tally;
 use crate::provider::Provider;
-use crate::store::{self, LedgerKey, Stored};
+use crate::store::{LedgerKey, PaymentStore, Stored};
 
 /// Most provider answers of one transaction.
 const ANSWERS_PER_TRANSACTION: usize = 1_000;
@@ -35,17 +36,8 @@ impl<P: Provider> HandlerFactory for PaymentHandlers<P> {
 
     async fn take_over(&self, ownership: Ownership) -> Result<PaymentHandler<P>, HandlerError> {
         let Ownership { partition, epoch, waker, .. } = ownership;
-        Ok(PaymentHandler {
-            partition,
-            epoch,
-            policy: self.policy,
-            calls: Calls::new(Arc::clone(&self.line), self.calls_in_memory, waker),
-            answers: Vec::new(),
-            // The predecessor's calls, whose answers nobody has seen.
-            rows: Rows { look_at: Some(Timestamp::from_millis(0)), starved: false },
-            ledger_seq: 0,
-            staged: Staged::default(),
-        })
+        let calls = Calls::new(Arc::clone(&self.line), self.calls_in_memory, waker, wall_clock);
+        Ok(PaymentHandler::take_over(partition, epoch, self.policy, calls))
     }
 }
 
@@ -68,7 +60,7 @@ impl Rows {
 #[derive(Default)]
 struct Staged {
     /// Records as they will be.
-    records: HashMap<OrderId, PaymentRecord>,
+    records: BTreeMap<OrderId, PaymentRecord>,
     /// Those of them that have no row yet.
     new: HashSet<OrderId>,
     changed: HashSet<OrderId>,
@@ -79,7 +71,8 @@ struct Staged {
     tally: Tally,
 }
 
-pub(crate) struct PaymentHandler<P> {
+/// The owner of one partition of `payment-commands`.
+pub struct PaymentHandler<P> {
     partition: i32,
     epoch: i64,
     policy: Policy,
@@ -92,7 +85,7 @@ pub(crate) struct PaymentHandler<P> {
     staged: Staged,
 }
 
-impl<P: Provider> Handler for PaymentHandler<P> {
+impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
     type Input = Command;
 
     fn decode(&self, record: &Record) -> Result<Command, DecodeError> {
@@ -101,7 +94,7 @@ impl<P: Provider> Handler for PaymentHandler<P> {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S,
         batch: &[Received<Command>],
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -135,18 +128,13 @@ impl<P: Provider> Handler for PaymentHandler<P> {
         self.rows.look_at
     }
 
-    async fn work(
-        &mut self,
-        tx: &mut PgConnection,
-        now: Timestamp,
-        outputs: &mut Outputs,
-    ) -> Result<(), HandlerError> {
+    async fn work(&mut self, tx: &mut S, now: Timestamp, outputs: &mut Outputs) -> Result<(), HandlerError> {
         self.staged = Staged::default();
         self.calls.take_answers(&mut self.answers, ANSWERS_PER_TRANSACTION);
         self.apply_answers(tx, now, outputs).await?;
         self.save(tx).await?;
         let key = LedgerKey { partition: self.partition, epoch: self.epoch, seq: self.ledger_seq };
-        store::append_movements(tx, key, now, &self.staged.movements).await?;
+        tx.append_movements(key, now, &self.staged.movements).await?;
         let look = if self.rows.starved {
             self.calls.has_much_room()
         } else {
@@ -167,7 +155,7 @@ impl<P: Provider> Handler for PaymentHandler<P> {
         if let Some(rows) = staged.rows {
             self.rows = rows;
         }
-        let now = wall_clock();
+        let now = self.calls.now();
         for record in staged.records.values() {
             match record {
                 PaymentRecord::Barred { .. } => {}
@@ -183,10 +171,25 @@ impl<P: Provider> Handler for PaymentHandler<P> {
 }
 
 impl<P: Provider> PaymentHandler<P> {
+    /// Takes a partition over: nobody else changes its charges from now on.
+    pub fn take_over(partition: i32, epoch: i64, policy: Policy, calls: Calls<P>) -> Self {
+        Self {
+            partition,
+            epoch,
+            policy,
+            calls,
+            answers: Vec::new(),
+            // The predecessor's calls, whose answers nobody has seen.
+            rows: Rows { look_at: Some(Timestamp::from_millis(0)), starved: false },
+            ledger_seq: 0,
+            staged: Staged::default(),
+        }
+    }
+
     /// Brings the orders into `staged.records`, from memory or from their rows; returns those that can't be read.
     async fn load(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut impl PaymentStore,
         orders: impl Iterator<Item = OrderId>,
     ) -> Result<Vec<(OrderId, String)>, HandlerError> {
         let mut missing = HashSet::new();
@@ -197,14 +200,14 @@ impl<P: Provider> PaymentHandler<P> {
                         entry.insert(PaymentRecord::Charge(charge.clone()));
                     }
                     None => {
-                        missing.insert(order_id.uuid());
+                        missing.insert(order_id);
                     }
                 }
             }
         }
         let missing: Vec<_> = missing.into_iter().collect();
         let mut unreadable = Vec::new();
-        for (order_id, stored) in store::load(tx, self.partition, &missing).await? {
+        for (order_id, stored) in tx.load(self.partition, &missing).await? {
             match stored {
                 Stored::Record(record) => {
                     self.staged.records.insert(order_id, record);
@@ -232,22 +235,23 @@ impl<P: Provider> PaymentHandler<P> {
         }
     }
 
-    async fn save(&self, tx: &mut PgConnection) -> Result<(), HandlerError> {
+    async fn save(&self, tx: &mut impl PaymentStore) -> Result<(), HandlerError> {
         let Staged { records, new, changed, .. } = &self.staged;
-        let pick = |is_new: bool| {
+        let pick = |is_new: bool| -> Vec<&PaymentRecord> {
             changed
                 .iter()
                 .filter(move |order_id| new.contains(order_id) == is_new)
                 .filter_map(|order_id| records.get(order_id))
+                .collect()
         };
-        store::insert(tx, self.partition, pick(true)).await?;
-        store::update(tx, self.partition, pick(false)).await?;
+        tx.insert(self.partition, &pick(true)).await?;
+        tx.update(self.partition, &pick(false)).await?;
         Ok(())
     }
 
     async fn apply_answers(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut impl PaymentStore,
         now: Timestamp,
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -267,16 +271,16 @@ impl<P: Provider> PaymentHandler<P> {
     }
 
     /// Brings charges whose call is due, or will soon be, into memory.
-    async fn look_at_rows(&mut self, tx: &mut PgConnection, now: Timestamp) -> Result<(), HandlerError> {
+    async fn look_at_rows(&mut self, tx: &mut impl PaymentStore, now: Timestamp) -> Result<(), HandlerError> {
         let until = now.plus(NEAR);
         // What this transaction has changed is placed by its commit.
         let known = self.calls.orders().chain(self.staged.records.keys().copied());
-        let known: Vec<_> = known.map(OrderId::uuid).collect();
+        let known: Vec<OrderId> = known.collect();
         let room = self.calls.room();
         let limit = i64::try_from(room).unwrap_or(i64::MAX);
-        let pending = store::load_pending(tx, self.partition, until, &known, limit).await?;
+        let pending = tx.load_pending(self.partition, until, &known, limit).await?;
         let starved = pending.len() >= room;
-        let look_at = store::next_call_after(tx, self.partition, until).await?;
+        let look_at = tx.next_call_after(self.partition, until).await?;
         self.staged.rows = Some(Rows { look_at, starved });
         for (order_id, stored) in pending {
             match stored {

@@ -14,19 +14,22 @@ use anyhow::Context;
 use prometheus::Registry;
 use schemas::Topic;
 use service_kit::worker::{Worker, WorkerConfig};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::calls::Line;
 use crate::handler::PaymentHandlers;
-use crate::metrics::PaymentMetrics;
 use crate::provider::AnyProvider;
 use crate::provider::http::HttpProvider;
 use crate::provider::simulated::SimulatedProvider;
 
+pub use calls::{Calls, Line};
+pub use command::Command;
+pub use handler::PaymentHandler;
+pub use metrics::PaymentMetrics;
+pub use provider::Provider;
 pub use settings::{
     CallSettings, EXAMPLE_SETTINGS, HttpSettings, InvalidSettings, Settings, SimulatedSettings,
 };
+pub use store::{LedgerKey, PaymentStore, Stored};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "payment-worker";
@@ -65,9 +68,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         Some(http) => AnyProvider::Http(HttpProvider::new(http, metrics.breaker.clone())?),
         None => AnyProvider::Simulated(SimulatedProvider::new(settings.provider.clone(), book.clone())),
     };
-    let turns = Semaphore::new(settings.calls.at_once.min(Semaphore::MAX_PERMITS));
     let handlers = PaymentHandlers {
-        line: Arc::new(Line { provider, turns, metrics }),
+        line: Arc::new(Line::new(provider, settings.calls.at_once, metrics)),
         policy: settings.calls.policy(),
         calls_in_memory: settings.calls.in_memory,
     };

@@ -15,7 +15,7 @@ use schemas::{DeclineReason, PaymentCommandKind};
 
 /// Metrics of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct PaymentMetrics {
+pub struct PaymentMetrics {
     replies: IntCounterVec,
     calls: IntCounterVec,
     call_seconds: HistogramVec,
@@ -29,7 +29,11 @@ pub(crate) struct PaymentMetrics {
 }
 
 impl PaymentMetrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// If names are taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let seconds = HistogramOpts::new("payment_provider_call_seconds", "Duration of provider calls.")
             .buckets(vec![
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,

@@ -1,8 +1,9 @@
-//! The worker's tables. Everything is set-based: one statement per kind of change and transaction. Rows are looked up by
+//! The worker's tables, behind the [`PaymentStore`] that the owner works on. Everything is set-based: one statement per kind of change and transaction. Rows are looked up by
 //! `LATERAL (.. OFFSET 0)`: the planner can't turn that into a scan of a whole partition, however empty the table was
 //! when the plan was made.
 
 use std::collections::HashMap;
+use std::future::Future;
 
 use domain_types::{Currency, CustomerId, Money, OrderId, Timestamp};
 use messaging::HandlerError;
@@ -13,6 +14,99 @@ use sqlx::PgConnection;
 use sqlx::types::Uuid;
 
 const BARRED: &str = "barred";
+
+/// The charges of a partition, in an open transaction.
+pub trait PaymentStore: Send {
+    /// What is stored under these orders.
+    fn load(
+        &mut self,
+        partition: i32,
+        orders: &[OrderId],
+    ) -> impl Future<Output = Result<HashMap<OrderId, Stored>, HandlerError>> + Send;
+
+    /// At most `limit` charges whose provider call is due by `until`, longest due first, without those `in_hand`.
+    fn load_pending(
+        &mut self,
+        partition: i32,
+        until: Timestamp,
+        in_hand: &[OrderId],
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<(OrderId, Stored)>, HandlerError>> + Send;
+
+    /// When the first call that is not due by `until` will be.
+    fn next_call_after(
+        &mut self,
+        partition: i32,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
+
+    /// Adds orders that have no row yet.
+    fn insert(
+        &mut self,
+        partition: i32,
+        records: &[&PaymentRecord],
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Changes orders that have a row. Customer and terms never change.
+    fn update(
+        &mut self,
+        partition: i32,
+        records: &[&PaymentRecord],
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Appends the movements of this transaction to the ledger, as one row.
+    fn append_movements(
+        &mut self,
+        key: LedgerKey,
+        now: Timestamp,
+        movements: &[Movement],
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+}
+
+impl PaymentStore for PgConnection {
+    async fn load(
+        &mut self,
+        partition: i32,
+        orders: &[OrderId],
+    ) -> Result<HashMap<OrderId, Stored>, HandlerError> {
+        Ok(load(self, partition, orders).await?)
+    }
+
+    async fn load_pending(
+        &mut self,
+        partition: i32,
+        until: Timestamp,
+        in_hand: &[OrderId],
+        limit: i64,
+    ) -> Result<Vec<(OrderId, Stored)>, HandlerError> {
+        Ok(load_pending(self, partition, until, in_hand, limit).await?)
+    }
+
+    async fn next_call_after(
+        &mut self,
+        partition: i32,
+        until: Timestamp,
+    ) -> Result<Option<Timestamp>, HandlerError> {
+        Ok(next_call_after(self, partition, until).await?)
+    }
+
+    async fn insert(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
+        Ok(insert(self, partition, records.iter().copied()).await?)
+    }
+
+    async fn update(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
+        Ok(update(self, partition, records.iter().copied()).await?)
+    }
+
+    async fn append_movements(
+        &mut self,
+        key: LedgerKey,
+        now: Timestamp,
+        movements: &[Movement],
+    ) -> Result<(), HandlerError> {
+        Ok(append_movements(self, key, now, movements).await?)
+    }
+}
 
 /// Why the tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +127,8 @@ impl From<StoreError> for HandlerError {
 }
 
 /// What a row holds.
-pub(crate) enum Stored {
+pub enum Stored {
+    /// This.
     Record(PaymentRecord),
     /// Written by a later build, or damaged; says why.
     Unreadable(String),
@@ -85,15 +180,19 @@ impl Row {
     }
 }
 
-/// What is stored under these orders.
-pub(crate) async fn load(
+fn uuids(orders: &[OrderId]) -> Vec<Uuid> {
+    orders.iter().map(|order_id| order_id.uuid()).collect()
+}
+
+async fn load(
     tx: &mut PgConnection,
     partition: i32,
-    orders: &[Uuid],
+    orders: &[OrderId],
 ) -> Result<HashMap<OrderId, Stored>, StoreError> {
     if orders.is_empty() {
         return Ok(HashMap::new());
     }
+    let orders = uuids(orders);
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT c.order_id, c.customer_id, c.amount, c.currency, c.body
            FROM UNNEST($2::uuid[]) AS k (order_id)
@@ -107,12 +206,11 @@ pub(crate) async fn load(
     Ok(rows.into_iter().map(Row::read).collect())
 }
 
-/// At most `limit` charges whose provider call is due by `until`, longest due first, without those `in_hand`.
-pub(crate) async fn load_pending(
+async fn load_pending(
     tx: &mut PgConnection,
     partition: i32,
     until: Timestamp,
-    in_hand: &[Uuid],
+    in_hand: &[OrderId],
     limit: i64,
 ) -> Result<Vec<(OrderId, Stored)>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -123,15 +221,14 @@ pub(crate) async fn load_pending(
     )
     .bind(partition)
     .bind(until.as_millis())
-    .bind(in_hand)
+    .bind(uuids(in_hand))
     .bind(limit)
     .fetch_all(tx)
     .await?;
     Ok(rows.into_iter().map(Row::read).collect())
 }
 
-/// When the first call that is not due by `until` will be.
-pub(crate) async fn next_call_after(
+async fn next_call_after(
     tx: &mut PgConnection,
     partition: i32,
     until: Timestamp,
@@ -188,8 +285,7 @@ impl Columns {
     }
 }
 
-/// Adds orders that have no row yet.
-pub(crate) async fn insert<'a>(
+async fn insert<'a>(
     tx: &mut PgConnection,
     partition: i32,
     records: impl Iterator<Item = &'a PaymentRecord>,
@@ -217,8 +313,7 @@ pub(crate) async fn insert<'a>(
     Ok(())
 }
 
-/// Changes orders that have a row. Customer and terms never change.
-pub(crate) async fn update<'a>(
+async fn update<'a>(
     tx: &mut PgConnection,
     partition: i32,
     records: impl Iterator<Item = &'a PaymentRecord>,
@@ -249,14 +344,16 @@ pub(crate) async fn update<'a>(
 
 /// The key of a ledger row.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LedgerKey {
-    pub(crate) partition: i32,
-    pub(crate) epoch: i64,
-    pub(crate) seq: i64,
+pub struct LedgerKey {
+    /// The partition.
+    pub partition: i32,
+    /// The ownership.
+    pub epoch: i64,
+    /// The row within it.
+    pub seq: i64,
 }
 
-/// Appends the movements of this transaction to the ledger, as one row.
-pub(crate) async fn append_movements(
+async fn append_movements(
     tx: &mut PgConnection,
     key: LedgerKey,
     now: Timestamp,

@@ -1,20 +1,19 @@
 //! The owner of one partition of `stock-commands`: load, decide, save, answer.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain_types::{MessageId, Sku, Timestamp};
 use messaging::{
-    Handler, HandlerError, HandlerFactory, LogReader, Output, Outputs, Ownership, Received, Record,
+    Handler, HandlerError, HandlerFactory, LogReader, Output, Outputs, Ownership, Received, Record, Waker,
 };
 use schemas::{DecodeError, Envelope, OrderSagaMessage, StockCommand, StockEvent, StockLevelMessage, Topic};
-use sqlx::PgConnection;
 use stock_domain::{Answer, Cause, Item, Stock, StockError};
 
 use crate::command;
 use crate::levels::LevelWatch;
 use crate::metrics::{StockMetrics, Tally};
-use crate::store::{self, Changed, Needs};
+use crate::store::{Changed, Needs, StockStore};
 
 /// The most items an owner keeps in memory between batches. A batch may need as many more as it has records.
 const CACHED_ITEMS: usize = 20_000;
@@ -49,21 +48,7 @@ impl HandlerFactory for StockHandlers {
             log.bounds(Topic::StockLevels.name(), partition)
         });
         let (_, end) = bounds.await.map_err(HandlerError::transient)?.map_err(HandlerError::transient)?;
-        self.watch.taken_over(partition, epoch, waker.clone(), end);
-        // Look at once, whether the watch has caught up already.
-        waker.wake();
-        Ok(StockHandler {
-            partition,
-            epoch,
-            stock: Stock::default(),
-            watch: self.watch.clone(),
-            check: LevelCheck::From(None),
-            checking: None,
-            republishing: Vec::new(),
-            tally: Tally::default(),
-            metrics: self.metrics.clone(),
-            cached_items: 0,
-        })
+        Ok(StockHandler::take_over(partition, epoch, &waker, end, &self.watch, self.metrics.clone()))
     }
 }
 
@@ -76,7 +61,8 @@ enum LevelCheck {
     Done,
 }
 
-pub(crate) struct StockHandler {
+/// The owner of one partition of `stock-commands`.
+pub struct StockHandler {
     partition: i32,
     epoch: i64,
     /// Items of former batches, as they are in the database; the rest is a batch's.
@@ -94,7 +80,7 @@ pub(crate) struct StockHandler {
     cached_items: usize,
 }
 
-impl Handler for StockHandler {
+impl<S: StockStore> Handler<S> for StockHandler {
     type Input = Envelope<StockCommand>;
 
     fn decode(&self, record: &Record) -> Result<Self::Input, DecodeError> {
@@ -103,7 +89,7 @@ impl Handler for StockHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S,
         batch: &[Received<Self::Input>],
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -112,7 +98,7 @@ impl Handler for StockHandler {
         for received in batch {
             needs.add(received.input.order_id, &received.input.message);
         }
-        store::load(tx, self.partition, &needs, &mut self.stock).await?;
+        tx.load(self.partition, &needs, &mut self.stock).await?;
         let mut changed = Changed::default();
         for received in batch {
             let decision = self.decide(received, &mut changed).map_err(|error| {
@@ -120,7 +106,7 @@ impl Handler for StockHandler {
             })?;
             outputs.push(answer(&received.input, &received.record, decision));
         }
-        store::save(tx, self.partition, &self.stock, &changed).await?;
+        tx.save(self.partition, &self.stock, &changed).await?;
         for sku in changed.skus() {
             push_level(outputs, self.stock.item(sku));
         }
@@ -132,17 +118,12 @@ impl Handler for StockHandler {
         unfinished.then_some(Timestamp::from_millis(0))
     }
 
-    async fn work(
-        &mut self,
-        tx: &mut PgConnection,
-        _now: Timestamp,
-        outputs: &mut Outputs,
-    ) -> Result<(), HandlerError> {
+    async fn work(&mut self, tx: &mut S, _now: Timestamp, outputs: &mut Outputs) -> Result<(), HandlerError> {
         self.forget_last_batch();
         self.republishing = self.watch.take_outdated(self.partition, REPUBLISHED_PER_TRANSACTION);
-        let mut skus: HashSet<Sku> = self.republishing.iter().cloned().collect();
+        let mut skus: BTreeSet<Sku> = self.republishing.iter().cloned().collect();
         skus.extend(self.check_levels(tx).await?);
-        store::load_items(tx, self.partition, skus.iter(), &mut self.stock).await?;
+        tx.load_items(self.partition, &skus, &mut self.stock).await?;
         for sku in &skus {
             push_level(outputs, self.stock.item(sku));
         }
@@ -169,6 +150,33 @@ impl Handler for StockHandler {
 }
 
 impl StockHandler {
+    /// Takes a partition over, whose levels end at `levels_end` in `stock-levels`: nobody else changes its stock from
+    /// now on.
+    pub fn take_over(
+        partition: i32,
+        epoch: i64,
+        waker: &Waker,
+        levels_end: i64,
+        watch: &LevelWatch,
+        metrics: StockMetrics,
+    ) -> Self {
+        watch.taken_over(partition, epoch, waker.clone(), levels_end);
+        // Look at once, whether the watch has caught up already.
+        waker.wake();
+        Self {
+            partition,
+            epoch,
+            stock: Stock::default(),
+            watch: watch.clone(),
+            check: LevelCheck::From(None),
+            checking: None,
+            republishing: Vec::new(),
+            tally: Tally::default(),
+            metrics,
+            cached_items: 0,
+        }
+    }
+
     /// Items stay, because only the owner changes them; holds are rarely asked for again soon.
     fn forget_last_batch(&mut self) {
         self.stock.keep_items_only();
@@ -193,13 +201,13 @@ impl StockHandler {
 
     /// After a take-over: the products whose last level in the topic is older than the database. A level under way
     /// counts as missing; publishing it again does no harm.
-    async fn check_levels(&mut self, tx: &mut PgConnection) -> Result<Vec<Sku>, HandlerError> {
+    async fn check_levels(&mut self, tx: &mut impl StockStore) -> Result<Vec<Sku>, HandlerError> {
         let LevelCheck::From(after) = &self.check else { return Ok(Vec::new()) };
         if !self.watch.has_caught_up(self.partition) {
             return Ok(Vec::new());
         }
         let limit = REPUBLISHED_PER_TRANSACTION as i64;
-        let page = store::item_versions(tx, self.partition, after.as_ref(), limit).await?;
+        let page = tx.item_versions(self.partition, after.as_ref(), limit).await?;
         let last = page.last().map(|(sku, _)| sku.clone());
         let more = page.len() == REPUBLISHED_PER_TRANSACTION;
         self.checking = Some(if more { LevelCheck::From(last) } else { LevelCheck::Done });

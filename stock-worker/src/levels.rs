@@ -11,7 +11,7 @@ use schemas::{Envelope, StockLevelMessage};
 /// What one process has seen in `stock-levels`, and what its owners are to publish again. Topics of a service have
 /// the same partitions, so a level's partition is its product's.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LevelWatch(Arc<Mutex<Inner>>);
+pub struct LevelWatch(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -42,7 +42,7 @@ impl LevelWatch {
     }
 
     /// Takes note of a record of `stock-levels`.
-    pub(crate) fn observe(&self, record: &Record) {
+    pub fn observe(&self, record: &Record) {
         let sku = record.key_str().and_then(|key| Sku::new(key).ok());
         // Nobody can read it, and it hides the level before it: like an older one.
         let version = match Envelope::<StockLevelMessage>::decode(&record.value) {

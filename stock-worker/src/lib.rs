@@ -17,10 +17,12 @@ use service_kit::worker::{Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::StockHandlers;
-use crate::levels::LevelWatch;
-use crate::metrics::StockMetrics;
 
+pub use handler::StockHandler;
+pub use levels::LevelWatch;
+pub use metrics::StockMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
+pub use store::{Changed, ChangedItem, Needs, StockStore};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "stock-worker";

@@ -11,14 +11,18 @@ use stock_domain::{Answer, Decision};
 
 /// Metrics of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct StockMetrics {
+pub struct StockMetrics {
     commands: IntCounterVec,
     republished: IntCounter,
     pub(crate) cached_items: IntGauge,
 }
 
 impl StockMetrics {
-    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// If names are taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
             commands: register_int_counter_vec_with_registry!(
                 "stock_commands_total",

@@ -12,7 +12,10 @@ use crate::{HandlerError, Outputs, Received, Record};
 
 /// Applies the records of one partition. There is one handler per owned partition, made anew at each take-over; it
 /// may cache state, because the fence makes sure that nobody else changes it.
-pub trait Handler: Send + 'static {
+///
+/// `Tx` is the open transaction: PostgreSQL's for the runtime, another store's for a simulation that drives the
+/// same handler.
+pub trait Handler<Tx = PgConnection>: Send + 'static {
     /// What a record says, once decoded.
     type Input: Send + Sync + 'static;
 
@@ -30,7 +33,7 @@ pub trait Handler: Send + 'static {
     /// the culprit is alone, which is parked.
     fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         outputs: &mut Outputs,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
@@ -44,7 +47,7 @@ pub trait Handler: Send + 'static {
     /// Called when [`Handler::next_work`] is due or the [`Waker`] was used.
     fn work(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         now: Timestamp,
         outputs: &mut Outputs,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send {
@@ -89,11 +92,16 @@ pub struct Ownership {
 
 /// Makes the runtime call [`Handler::work`] soon; may be used from any task.
 #[derive(Debug, Clone, Default)]
-pub struct Waker(pub(crate) Arc<Notify>);
+pub struct Waker(Arc<Notify>);
 
 impl Waker {
     /// Wakes the owner; calls before it looks are one call.
     pub fn wake(&self) {
         self.0.notify_one();
+    }
+
+    /// Waits until it was used since the last wait. Cancel safe.
+    pub async fn woken(&self) {
+        self.0.notified().await;
     }
 }

@@ -143,7 +143,7 @@ impl Parking {
 /// The parked records of a partition, by key, in offset order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ParkedKeys {
-    keys: HashMap<ParkingKey, BTreeSet<Offset>>,
+    keys: BTreeMap<ParkingKey, BTreeSet<Offset>>,
 }
 
 impl ParkedKeys {
@@ -196,10 +196,10 @@ impl ParkedKeys {
 
 /// Records that dead letters name, of one partition: what was parked once is parked again, when a database was
 /// restored from an older backup.
-pub(crate) type RecordedParkings = BTreeMap<Offset, ParkingKey>;
+pub type RecordedParkings = BTreeMap<Offset, ParkingKey>;
 
 /// Takes note of a dead letter, if it is one of `group` and `topic`.
-pub(crate) fn record_parking(
+pub fn record_parking(
     recorded: &mut HashMap<i32, RecordedParkings>,
     letter: &Record,
     group: &str,

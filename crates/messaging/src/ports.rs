@@ -1,22 +1,19 @@
 //! The owner's ports on PostgreSQL and Kafka.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use domain_types::Timestamp;
-use futures::FutureExt;
 
 use crate::consumer::{Order, Reading};
 use crate::error::{is_abort, is_fenced};
-use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
-use crate::parking::parse_control;
-use crate::reader::UNREADABLE_HEADERS;
+use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction};
+use crate::rules::{self, House, LogFacts};
 use crate::runtime::Shared;
 use crate::store::{self, PositionKey};
 use crate::{
-    ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Outputs, Ownership,
-    Parsed, PositionError, Record, Waker,
+    ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Ownership, Parsed, Record,
+    Waker,
 };
 
 /// The ports of one partition.
@@ -28,13 +25,6 @@ pub(crate) struct PgPorts<F: HandlerFactory> {
     handler: Option<F::Handler>,
     reading: Reading,
     next: std::sync::atomic::AtomicI64,
-}
-
-/// What the log says about itself.
-struct LogFacts {
-    low: i64,
-    high: i64,
-    log_id: Option<String>,
 }
 
 fn rolled_back(error: HandlerError) -> Failure {
@@ -101,12 +91,12 @@ impl<F: HandlerFactory> PgPorts<F> {
     async fn ask_log(&mut self) -> Result<LogFacts, Failure> {
         let (reader, topic, partition) =
             (Arc::clone(&self.shared.reader), self.key.topic.clone(), self.key.partition);
-        let is_compacted = self.is_compacted();
+        let (is_compacted, cluster_id) = (self.is_compacted(), self.shared.cluster_id.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
             let (low, high) = reader.bounds(&topic, partition)?;
             let log_id = if is_compacted { None } else { reader.log_id(&topic, partition, low, high)? };
-            Ok::<_, rdkafka::error::KafkaError>(LogFacts { low, high, log_id })
+            Ok::<_, rdkafka::error::KafkaError>(LogFacts { cluster_id, log_id, low, high })
         });
         match asked.await {
             Ok(Ok(facts)) => Ok(facts),
@@ -115,81 +105,30 @@ impl<F: HandlerFactory> PgPorts<F> {
         }
     }
 
-    /// Whether the stored position belongs to the log that is there.
-    fn check(&self, position: &store::Position, facts: &LogFacts) -> Result<(), PositionError> {
-        let (topic, partition) = (self.key.topic.clone(), self.key.partition);
-        if position.cluster_id != self.shared.cluster_id {
-            let (stored, found) = (position.cluster_id.clone(), self.shared.cluster_id.clone());
-            return Err(PositionError::OtherCluster { topic, partition, stored, found });
-        }
-        if let (Some(stored), Some(found)) = (&position.log_id, &facts.log_id)
-            && stored != found
-        {
-            let (stored, found) = (stored.clone(), found.clone());
-            return Err(PositionError::OtherLog { topic, partition, stored, found });
-        }
-        let (next, low, high) = (position.next.0, facts.low, facts.high);
-        if next < low || next > high {
-            return Err(PositionError::OutsideLog { topic, partition, next, low, high });
-        }
-        Ok(())
-    }
-
-    /// What was committed must be publishable.
-    fn check_outputs(&self, outputs: &[Output]) -> Result<(), HandlerError> {
-        let limit = self.shared.config.limits.output_bytes;
-        for output in outputs {
-            if output.size_bytes() > limit {
-                return Err(HandlerError::permanent(format!(
-                    "an output for {} has {} bytes, {limit} are allowed",
-                    output.topic,
-                    output.size_bytes()
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// The body of a transaction, up to but without the commit.
     async fn execute(
         &mut self,
         tx: &mut sqlx::PgConnection,
         transaction: &Transaction<'_, <F::Handler as Handler>::Input>,
     ) -> Result<Vec<Output>, Failure> {
-        let mut outputs = Outputs(transaction.outputs.clone());
         let handler = self.handler.as_mut().ok_or(Failure::Fenced)?;
-        let handled = async {
-            match transaction.work {
-                Work::Records(batch) => handler.handle(tx, batch, &mut outputs).await,
-                Work::Owner(now) => handler.work(tx, now, &mut outputs).await,
-                Work::Nothing => Ok(()),
-            }
-        };
-        match AssertUnwindSafe(handled).catch_unwind().await {
-            Ok(result) => result.map_err(rolled_back)?,
-            Err(panic) => return Err(rolled_back(HandlerError::bug(panic_message(&panic)))),
-        }
-        self.check_outputs(&outputs.0).map_err(rolled_back)?;
         let config = &self.shared.config;
-        outputs.0.extend(transaction.park.iter().map(|parking| {
-            parking.dead_letter(&config.dead_letters, &config.group, config.limits.output_bytes)
-        }));
+        let house = House {
+            group: &config.group,
+            dead_letters: &config.dead_letters,
+            output_bytes: config.limits.output_bytes,
+        };
+        let outputs = rules::outputs_of(handler, tx, transaction, house).await.map_err(rolled_back)?;
         if self.is_contiguous() {
             store::park(tx, &self.key, transaction.park).await.map_err(database)?;
         }
         store::unpark(tx, &self.key, transaction.unpark).await.map_err(database)?;
         let positions = (transaction.expected, transaction.next);
-        store::advance(tx, &self.key, transaction.row, positions, &outputs.0, transaction.done)
+        store::advance(tx, &self.key, transaction.row, positions, &outputs, transaction.done)
             .await
             .map_err(database)?;
-        Ok(outputs.0)
+        Ok(outputs)
     }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("the handler panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))
 }
 
 impl<F: HandlerFactory> Ports for PgPorts<F> {
@@ -202,23 +141,24 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
             store::raise_epoch(&pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
         // Only now: from here on nobody else moves the position, so the log can only be longer than it needs to be.
         let facts = self.ask_log().await?;
-        self.check(&position, &facts).map_err(Failure::Stop)?;
-        if let (None, Some(log_id)) = (&position.log_id, &facts.log_id) {
+        let (topic, partition) = (&self.key.topic, self.key.partition);
+        rules::check_position(topic, partition, &position.stored, &facts).map_err(Failure::Stop)?;
+        if let (None, Some(log_id)) = (&position.stored.log_id, &facts.log_id) {
             store::set_log_id(&pool, &self.key, log_id).await.map_err(database)?;
         }
         let inherited = store::outbox(&pool, &self.key).await.map_err(database)?;
         let parked = store::parked_keys(&pool, &self.key).await.map_err(database)?;
         let mut recorded = self.shared.recorded.get(&self.key.partition).cloned().unwrap_or_default();
-        let recorded = recorded.split_off(&Offset(position.next.0));
+        let recorded = recorded.split_off(&Offset(position.stored.next.0));
         tracing::info!(
             topic = self.key.topic,
             partition = self.key.partition,
             epoch = position.epoch,
-            next_offset = position.next.0,
+            next_offset = position.stored.next.0,
             inherited = inherited.len(),
             "partition taken over"
         );
-        Ok(TakenOver { epoch: position.epoch, next: position.next, inherited, parked, recorded })
+        Ok(TakenOver { epoch: position.epoch, next: position.stored.next, inherited, parked, recorded })
     }
 
     async fn begin(&mut self, epoch: i64) -> Result<(), Failure> {
@@ -283,28 +223,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     }
 
     fn parse(&self, record: &Record) -> Parsed<Self::Input> {
-        if record.header(UNREADABLE_HEADERS).is_some() {
-            return Parsed::Unreadable {
-                cause: crate::ParkCause::Malformed,
-                detail: "a header's name is not UTF-8".to_owned(),
-            };
-        }
-        if record.is_control() {
-            return parse_control(record);
-        }
-        let Some(handler) = &self.handler else {
-            return Parsed::Unreadable {
-                cause: crate::ParkCause::Failed,
-                detail: "no handler owns this partition".to_owned(),
-            };
-        };
-        match std::panic::catch_unwind(AssertUnwindSafe(|| handler.decode(record))) {
-            Ok(Ok(input)) => Parsed::Input(input),
-            Ok(Err(error)) => Parsed::unreadable(&error),
-            Err(panic) => {
-                Parsed::Unreadable { cause: crate::ParkCause::Failed, detail: panic_message(&panic) }
-            }
-        }
+        rules::parse(self.handler.as_ref(), record)
     }
 
     fn next_work(&self) -> Option<Timestamp> {

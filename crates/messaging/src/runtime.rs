@@ -266,7 +266,7 @@ async fn own<F: HandlerFactory>(
                 tokio::select! {
                     () = tokio::time::sleep(wait) => {}
                     () = inbox.arrived.notified(), if arrivals => {}
-                    () = waker.0.notified() => owner.wake(),
+                    () = waker.woken() => owner.wake(),
                     () = retake.notified() => owner.retake(),
                     () = stop.cancelled() => {}
                 }
@@ -304,7 +304,8 @@ async fn drain<F: HandlerFactory>(owner: &mut Owner<PgPorts<F>>, limit: Duration
     }
 }
 
-pub(crate) fn wall_clock() -> Timestamp {
+/// This machine's clock.
+pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -7,6 +7,7 @@ use domain_types::Timestamp;
 use crate::codec::{Damaged, decode_headers, decode_outputs, encode_headers, encode_outputs};
 use crate::owner::OutboxRow;
 use crate::parking::{ParkCause, Parking};
+use crate::rules::StoredPosition;
 use crate::{NextOffset, Offset, Output, ParkingKey, Record};
 
 /// Makes the runtime's own tables; may be repeated, also by several processes at once.
@@ -45,9 +46,7 @@ pub(crate) struct PositionKey {
 #[derive(Debug)]
 pub(crate) struct Position {
     pub(crate) epoch: i64,
-    pub(crate) next: NextOffset,
-    pub(crate) cluster_id: String,
-    pub(crate) log_id: Option<String>,
+    pub(crate) stored: StoredPosition,
 }
 
 /// Raises the epoch. From its commit on no other owner's transaction can commit.
@@ -69,12 +68,12 @@ pub(crate) async fn raise_epoch(
     .bind(cluster_id)
     .fetch_one(pool)
     .await?;
-    Ok(Position {
-        epoch: row.try_get("epoch")?,
+    let stored = StoredPosition {
         next: NextOffset(row.try_get("next_offset")?),
         cluster_id: row.try_get("cluster_id")?,
         log_id: row.try_get("log_id")?,
-    })
+    };
+    Ok(Position { epoch: row.try_get("epoch")?, stored })
 }
 
 /// Keeps the identity of the log beside the position.

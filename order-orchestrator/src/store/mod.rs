@@ -1,5 +1,7 @@
-//! The only code that knows the tables. Rows are looked up by `LATERAL (.. OFFSET 0)`: the planner can't turn that into a
+//! The only code that knows the tables, behind the [`SagaStore`] that the owner works on. Rows are looked up by `LATERAL (.. OFFSET 0)`: the planner can't turn that into a
 //! scan of a whole partition, however empty the table was when the plan was made.
+
+use std::future::Future;
 
 use chrono::{DateTime, Utc};
 use domain_types::{OrderId, Timestamp};
@@ -11,6 +13,66 @@ use uuid::Uuid;
 use crate::batch::Batch;
 use crate::history;
 use crate::messages::{timer_by_name, timer_name};
+
+/// The sagas of a partition, in an open transaction.
+pub trait SagaStore: Send {
+    /// The sagas of these orders, as far as there are any.
+    fn load(
+        &mut self,
+        partition: i32,
+        orders: &[OrderId],
+    ) -> impl Future<Output = Result<Vec<(OrderId, Saga)>, HandlerError>> + Send;
+
+    /// Saves what a batch changed, and its history. Returns the earliest due time among the saved timers. Durable once
+    /// the transaction commits.
+    fn save(
+        &mut self,
+        partition: i32,
+        batch: &Batch,
+    ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
+
+    /// Takes up to `limit` due timers, earliest first: they are not due any more, and are to be fired in this very
+    /// transaction.
+    fn take_due(
+        &mut self,
+        partition: i32,
+        now: Timestamp,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<(OrderId, Timer)>, HandlerError>> + Send;
+
+    /// The earliest due time of the partition.
+    fn next_due_at(
+        &mut self,
+        partition: i32,
+    ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
+}
+
+impl SagaStore for PgConnection {
+    async fn load(
+        &mut self,
+        partition: i32,
+        orders: &[OrderId],
+    ) -> Result<Vec<(OrderId, Saga)>, HandlerError> {
+        Ok(load(self, partition, orders).await?)
+    }
+
+    async fn save(&mut self, partition: i32, batch: &Batch) -> Result<Option<Timestamp>, HandlerError> {
+        Ok(save(self, partition, batch).await?)
+    }
+
+    async fn take_due(
+        &mut self,
+        partition: i32,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(OrderId, Timer)>, HandlerError> {
+        Ok(take_due(self, partition, now, limit).await?)
+    }
+
+    async fn next_due_at(&mut self, partition: i32) -> Result<Option<Timestamp>, HandlerError> {
+        Ok(next_due_at(self, partition).await?)
+    }
+}
 
 /// Why sagas could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]
@@ -56,15 +118,15 @@ impl From<StoreError> for HandlerError {
     }
 }
 
-/// The sagas of these orders, as far as there are any.
-pub(crate) async fn load(
+async fn load(
     tx: &mut PgConnection,
     partition: i32,
-    orders: &[Uuid],
+    orders: &[OrderId],
 ) -> Result<Vec<(OrderId, Saga)>, StoreError> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
+    let orders: Vec<Uuid> = orders.iter().map(|order_id| order_id.uuid()).collect();
     let rows: Vec<(Uuid, String)> = sqlx::query_as(
         "SELECT s.order_id, s.state
            FROM UNNEST($2::uuid[]) AS k (order_id)
@@ -95,13 +157,7 @@ struct Columns {
     states: Vec<String>,
 }
 
-/// Saves what a batch changed and its history, in one statement. Returns the earliest due time among the saved
-/// timers. Durable once the transaction commits.
-pub(crate) async fn save(
-    tx: &mut PgConnection,
-    partition: i32,
-    batch: &Batch,
-) -> Result<Option<Timestamp>, StoreError> {
+async fn save(tx: &mut PgConnection, partition: i32, batch: &Batch) -> Result<Option<Timestamp>, StoreError> {
     let Some(first) = batch.entries().first() else { return Ok(None) };
     let mut columns = Columns::default();
     let mut earliest: Option<Timestamp> = None;
@@ -133,8 +189,7 @@ pub(crate) async fn save(
     Ok(earliest)
 }
 
-/// Takes up to `limit` due timers, earliest first: they are not due any more, and are to be fired in this very transaction.
-pub(crate) async fn take_due(
+async fn take_due(
     tx: &mut PgConnection,
     partition: i32,
     now: Timestamp,
@@ -167,11 +222,7 @@ pub(crate) async fn take_due(
         .collect()
 }
 
-/// The earliest due time of the partition.
-pub(crate) async fn next_due_at(
-    tx: &mut PgConnection,
-    partition: i32,
-) -> Result<Option<Timestamp>, StoreError> {
+async fn next_due_at(tx: &mut PgConnection, partition: i32) -> Result<Option<Timestamp>, StoreError> {
     let earliest: Option<DateTime<Utc>> = sqlx::query_scalar(
         "SELECT min(next_due_at) FROM sagas WHERE partition_id = $1 AND next_due_at IS NOT NULL",
     )

@@ -13,7 +13,7 @@ use simulated::SimulatedProvider;
 
 /// A payment provider. Every call may be repeated: the keys in [`ProviderCall`] make one of all repeats. An adapter never
 /// guesses: what it does not know for certain is `Unknown`. Dropping a call is safe, its outcome is then unknown.
-pub(crate) trait Provider: Send + Sync + 'static {
+pub trait Provider: Send + Sync + 'static {
     /// Takes the money, at most once per charge key.
     fn charge(&self, call: &ProviderCall, terms: &Terms) -> impl Future<Output = ChargeAnswer> + Send;
 

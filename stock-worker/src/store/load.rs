@@ -16,7 +16,7 @@ use crate::command::sku_of;
 
 /// What a batch of commands needs to be decided.
 #[derive(Debug, Default)]
-pub(crate) struct Needs {
+pub struct Needs {
     skus: HashSet<Sku>,
     orders: HashSet<Uuid>,
     requests: HashSet<Uuid>,
@@ -51,10 +51,32 @@ impl Needs {
             }
         }
     }
+
+    /// Products, as far as they exist.
+    pub fn skus(&self) -> impl Iterator<Item = &Sku> {
+        self.skus.iter()
+    }
+
+    /// Orders, with all their holds.
+    pub fn orders(&self) -> impl Iterator<Item = OrderId> {
+        self.orders.iter().copied().map(OrderId)
+    }
+
+    /// Admins' changes, as far as they are remembered.
+    pub fn requests(&self) -> impl Iterator<Item = RequestId> {
+        self.requests.iter().copied().map(RequestId)
+    }
+
+    /// Customers whose units count, once the items are in `stock`.
+    pub fn counted_customers<'a>(&'a self, stock: &'a Stock) -> impl Iterator<Item = &'a (Sku, CustomerId)> {
+        let limited =
+            |sku: &Sku| self.may_get_limit.contains(sku) || stock.item(sku).is_some_and(Item::has_limit);
+        self.customers.iter().filter(move |(sku, _)| limited(sku))
+    }
 }
 
 /// Loads what is needed and not there yet; items that are there stay as they are.
-pub(crate) async fn load(
+pub(super) async fn load(
     tx: &mut PgConnection,
     partition: i32,
     needs: &Needs,
@@ -83,7 +105,7 @@ struct ItemRow {
 }
 
 /// Loads the items of these skus that exist and are not there yet.
-pub(crate) async fn load_items(
+pub(super) async fn load_items(
     tx: &mut PgConnection,
     partition: i32,
     skus: impl Iterator<Item = &Sku>,
@@ -208,10 +230,7 @@ async fn load_customer_units(
     needs: &Needs,
     stock: &mut Stock,
 ) -> Result<(), StoreError> {
-    let limited =
-        |sku: &Sku| needs.may_get_limit.contains(sku) || stock.item(sku).is_some_and(Item::has_limit);
-    let wanted: Vec<(Sku, CustomerId)> =
-        needs.customers.iter().filter(|(sku, _)| limited(sku)).cloned().collect();
+    let wanted: Vec<(Sku, CustomerId)> = needs.counted_customers(stock).cloned().collect();
     if wanted.is_empty() {
         return Ok(());
     }
@@ -228,7 +247,7 @@ async fn load_customer_units(
 }
 
 /// A page of the partition's items with their versions, by sku, behind `after`.
-pub(crate) async fn item_versions(
+pub(super) async fn item_versions(
     tx: &mut PgConnection,
     partition: i32,
     after: Option<&Sku>,

@@ -1,4 +1,4 @@
-//! The only code that knows the tables.
+//! The only code that knows the tables, behind the [`StockStore`] that the owner works on.
 //!
 //! Everything is looked up by key: each lookup is `LATERAL (.. OFFSET 0)`, which the planner can't turn into a join over
 //! a whole table. (The pool forbids such joins too; this way a statement says so itself.)
@@ -7,11 +7,79 @@ mod codes;
 mod load;
 mod save;
 
-pub(crate) use load::{Needs, item_versions, load, load_items};
-pub(crate) use save::{Changed, save};
+pub use load::Needs;
+pub use save::{Changed, ChangedItem};
+
+use std::collections::BTreeSet;
+use std::future::Future;
 
 use domain_types::Sku;
 use messaging::{ErrorClass, HandlerError, classify};
+use sqlx::PgConnection;
+use stock_domain::Stock;
+
+/// The stock of a partition, in an open transaction.
+pub trait StockStore: Send {
+    /// Loads what is needed and not there yet; items that are there stay as they are.
+    fn load(
+        &mut self,
+        partition: i32,
+        needs: &Needs,
+        stock: &mut Stock,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Loads the items of these skus that exist and are not there yet.
+    fn load_items(
+        &mut self,
+        partition: i32,
+        skus: &BTreeSet<Sku>,
+        stock: &mut Stock,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// Saves a batch. Durable once the transaction commits.
+    fn save(
+        &mut self,
+        partition: i32,
+        stock: &Stock,
+        changed: &Changed,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// A page of the partition's items with their versions, by sku, behind `after`.
+    fn item_versions(
+        &mut self,
+        partition: i32,
+        after: Option<&Sku>,
+        limit: i64,
+    ) -> impl Future<Output = Result<Vec<(Sku, i64)>, HandlerError>> + Send;
+}
+
+impl StockStore for PgConnection {
+    async fn load(&mut self, partition: i32, needs: &Needs, stock: &mut Stock) -> Result<(), HandlerError> {
+        Ok(load::load(self, partition, needs, stock).await?)
+    }
+
+    async fn load_items(
+        &mut self,
+        partition: i32,
+        skus: &BTreeSet<Sku>,
+        stock: &mut Stock,
+    ) -> Result<(), HandlerError> {
+        Ok(load::load_items(self, partition, skus.iter(), stock).await?)
+    }
+
+    async fn save(&mut self, partition: i32, stock: &Stock, changed: &Changed) -> Result<(), HandlerError> {
+        Ok(save::save(self, partition, stock, changed).await?)
+    }
+
+    async fn item_versions(
+        &mut self,
+        partition: i32,
+        after: Option<&Sku>,
+        limit: i64,
+    ) -> Result<Vec<(Sku, i64)>, HandlerError> {
+        Ok(load::item_versions(self, partition, after, limit).await?)
+    }
+}
 
 /// Why stock could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]

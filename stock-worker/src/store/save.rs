@@ -13,7 +13,7 @@ use super::codes::{StoredStatus, change_code, status};
 
 /// What a batch changed; the stock itself has the new state.
 #[derive(Debug, Default)]
-pub(crate) struct Changed {
+pub struct Changed {
     items: Vec<ChangedItem>,
     item_index: HashMap<Sku, usize>,
     new_holds: HashSet<HoldKey>,
@@ -21,13 +21,16 @@ pub(crate) struct Changed {
     changes: Vec<(RequestId, Change)>,
 }
 
+/// An item that a batch changed.
 #[derive(Debug)]
-struct ChangedItem {
-    sku: Sku,
+pub struct ChangedItem {
+    /// Which.
+    pub sku: Sku,
     /// Its version before the batch; 0: it is new.
-    before: i64,
+    pub before: i64,
     product_changed: bool,
-    entries: Vec<Entry>,
+    /// What happened to it.
+    pub entries: Vec<Entry>,
 }
 
 impl Changed {
@@ -61,6 +64,26 @@ impl Changed {
         self.items.iter().map(|item| &item.sku)
     }
 
+    /// The items that changed, in the order of their first change.
+    pub fn items(&self) -> &[ChangedItem] {
+        &self.items
+    }
+
+    /// Holds that are not stored yet.
+    pub fn new_holds(&self) -> impl Iterator<Item = &HoldKey> {
+        self.new_holds.iter()
+    }
+
+    /// Holds that are stored.
+    pub fn old_holds(&self) -> impl Iterator<Item = &HoldKey> {
+        self.old_holds.iter()
+    }
+
+    /// Admins' changes to remember.
+    pub fn changes(&self) -> &[(RequestId, Change)] {
+        &self.changes
+    }
+
     fn is_empty(&self) -> bool {
         self.items.is_empty()
             && self.new_holds.is_empty()
@@ -70,7 +93,7 @@ impl Changed {
 }
 
 /// Saves a batch. Durable once the transaction commits.
-pub(crate) async fn save(
+pub(super) async fn save(
     tx: &mut PgConnection,
     partition: i32,
     stock: &Stock,
