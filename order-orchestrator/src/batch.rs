@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{HandlerError, Outputs, Received};
-use saga::{Decision, IgnoreReason, Saga, decide, evolve};
+use saga::{Advance, Decision, IgnoreReason, Saga, decide, evolve};
 use schemas::{Message, OrderSagaMessage};
 
+use crate::cache::Known;
 use crate::history::HistoryEntry;
 use crate::messages::{SagaInput, output, trace_id};
 use crate::metrics::Tally;
@@ -19,10 +20,8 @@ struct InvalidOrder(OrderId);
 
 /// The sagas of a batch.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     sagas: HashMap<OrderId, Slot>,
-    /// Orders that changed, in the order of their first change.
-    changed: Vec<OrderId>,
     entries: Vec<HistoryEntry>,
 }
 
@@ -33,21 +32,21 @@ struct Slot {
     is_changed: bool,
 }
 
-/// A saga to be saved.
+/// A saga of a batch that is committed.
 #[derive(Debug)]
-pub struct Changed<'a> {
-    /// Whose.
-    pub order_id: OrderId,
-    /// As it is now.
-    pub saga: &'a Saga,
-    /// Whether there is none stored yet.
-    pub is_new: bool,
+pub(crate) struct Decided {
+    pub(crate) order_id: OrderId,
+    pub(crate) saga: Saga,
+    /// It had a row before.
+    pub(crate) is_stored: bool,
+    pub(crate) is_changed: bool,
 }
 
 impl Batch {
-    /// A saga as it is stored.
-    pub(crate) fn load(&mut self, order_id: OrderId, saga: Saga) {
-        self.sagas.insert(order_id, Slot { saga: Some(saga), is_stored: true, is_changed: false });
+    /// A saga as it is now.
+    pub(crate) fn load(&mut self, order_id: OrderId, known: Known) {
+        let Known { saga, is_stored } = known;
+        self.sagas.insert(order_id, Slot { saga: Some(saga), is_stored, is_changed: false });
     }
 
     /// Decides on one input; its facts are folded, its messages pushed.
@@ -68,43 +67,43 @@ impl Batch {
         if let Some(advance) = decision.advance() {
             let fold = |saga, event| evolve(saga, advance.now, event);
             slot.saga = advance.events.iter().fold(slot.saga.take(), fold);
-            if !slot.is_changed {
-                slot.is_changed = true;
-                self.changed.push(input.order_id);
-            }
-            for (index, effect) in (0u32..).zip(&advance.effects) {
-                outputs.push(output(input, record, index, effect.clone()));
+            slot.is_changed = true;
+            note_early_timer(input, record.time, slot.saga.as_ref(), timers);
+        }
+        tally.note(before, &decision, slot.saga.as_ref());
+        if let Some(Advance { now, events, effects }) = decision.into_advance() {
+            for (index, effect) in (0u32..).zip(effects) {
+                outputs.push(output(input, record, index, effect));
             }
             self.entries.push(HistoryEntry {
                 offset: record.offset.0,
                 order_id: input.order_id,
                 rule: input.message.type_name().to_owned(),
                 trace_id: trace_id(record),
-                now: advance.now,
-                events: advance.events.clone(),
+                now,
+                events,
             });
-            note_early_timer(input, record.time, slot.saga.as_ref(), timers);
         }
-        tally.note(before, &decision, slot.saga.as_ref());
         Ok(())
     }
 
-    /// What is to be saved.
-    pub fn changed(&self) -> impl Iterator<Item = Changed<'_>> {
-        self.changed.iter().filter_map(|order_id| {
-            let slot = self.sagas.get(order_id)?;
-            Some(Changed { order_id: *order_id, saga: slot.saga.as_ref()?, is_new: !slot.is_stored })
-        })
-    }
-
     /// What is to be recorded.
-    pub fn entries(&self) -> &[HistoryEntry] {
+    pub(crate) fn entries(&self) -> &[HistoryEntry] {
         &self.entries
     }
 
+    /// The earliest timer of the sagas that changed.
+    pub(crate) fn earliest_timer(&self) -> Option<Timestamp> {
+        let changed = self.sagas.values().filter(|slot| slot.is_changed);
+        changed.filter_map(|slot| slot.saga.as_ref()?.timer).map(|timer| timer.due_at).min()
+    }
+
     /// The sagas as they are now.
-    pub(crate) fn into_sagas(self) -> impl Iterator<Item = (OrderId, Saga)> {
-        self.sagas.into_iter().filter_map(|(order_id, slot)| Some((order_id, slot.saga?)))
+    pub(crate) fn into_decided(self) -> impl Iterator<Item = Decided> {
+        self.sagas.into_iter().filter_map(|(order_id, slot)| {
+            let Slot { saga, is_stored, is_changed } = slot;
+            Some(Decided { order_id, saga: saga?, is_stored, is_changed })
+        })
     }
 }
 

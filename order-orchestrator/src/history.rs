@@ -2,11 +2,29 @@
 //! something. The entry's cause is the record at `offset` of the row's partition of `order-saga`.
 
 use domain_types::{OrderId, Timestamp};
-use saga::Event;
+use saga::{Event, Saga, evolve};
 use serde::{Deserialize, Serialize};
 
 /// The first byte of a body: JSON array of [`HistoryEntry`], LZ4 block with its size in front.
 const FORMAT_LZ4_JSON: u8 = 1;
+
+/// The number of a batch's history within its partition, in the order in which it was applied; 0: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HistorySeq(pub i64);
+
+impl HistorySeq {
+    /// The one after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// The one before it.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0 - 1)
+    }
+}
 
 /// What one input did to a saga.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +61,14 @@ pub enum HistoryError {
     /// Its content is not what its format promises.
     #[error("a saga_history body can't be read")]
     Content(#[from] serde_json::Error),
+}
+
+impl HistoryEntry {
+    /// Folds what happened into the saga.
+    #[must_use]
+    pub fn fold(&self, saga: Option<Saga>) -> Option<Saga> {
+        self.events.iter().fold(saga, |saga, event| evolve(saga, self.now, event))
+    }
 }
 
 /// Reads `saga_history.body`.

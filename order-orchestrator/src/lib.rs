@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handler::SagaHandlers;
 
-pub use batch::{Batch, Changed};
+pub use cache::Unsaved;
 pub use handler::SagaHandler;
 pub use messages::SagaInput;
 pub use metrics::SagaMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
-pub use store::SagaStore;
+pub use store::{Ahead, SagaStore, StoredSaga};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "order-orchestrator";

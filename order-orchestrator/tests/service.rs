@@ -238,14 +238,15 @@ async fn killed_and_taken_over_midway_leaves_each_order_paid_and_nothing_but_ide
     world.reached(&orders, OrderState::Paid).await;
     eventually(DEADLINE, "everything is confirmed", async || {
         let confirmed = world.database().await;
-        let open: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM sagas WHERE order_id = ANY($1) AND state LIKE '%confirming%'",
+        let sold: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM sagas WHERE order_id = ANY($1) AND state LIKE '%sold%'
+                                          AND state NOT LIKE '%confirming%'",
         )
         .bind(orders.iter().map(|order| order.uuid()).collect::<Vec<_>>())
         .fetch_one(&confirmed)
         .await
         .unwrap();
-        if open == 0 { Ok(()) } else { Err(format!("{open} open")) }
+        if sold == 600 { Ok(()) } else { Err(format!("{sold} of 600")) }
     })
     .await;
     orchestrator.stop().await;

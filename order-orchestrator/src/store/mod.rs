@@ -10,26 +10,59 @@ use saga::{Saga, Timer};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::batch::Batch;
-use crate::history;
+use crate::cache::Unsaved;
+use crate::history::{self, HistoryEntry, HistoryError, HistorySeq};
 use crate::messages::{timer_by_name, timer_name};
+
+/// A saga as its row holds it.
+#[derive(Debug, Clone)]
+pub struct StoredSaga {
+    /// Whose.
+    pub order_id: OrderId,
+    /// As it was.
+    pub saga: Saga,
+    /// The history that it holds.
+    pub seq: HistorySeq,
+}
+
+/// History that rows may not hold yet.
+#[derive(Debug, Clone, Default)]
+pub struct Ahead {
+    /// By batch, in the order in which it was applied.
+    pub batches: Vec<(HistorySeq, Vec<HistoryEntry>)>,
+    /// The last history there is.
+    pub last: HistorySeq,
+}
 
 /// The sagas of a partition, in an open transaction.
 pub trait SagaStore: Send {
-    /// The sagas of these orders, as far as there are any.
+    /// The sagas of these orders that have a row.
     fn load(
         &mut self,
         partition: i32,
         orders: &[OrderId],
-    ) -> impl Future<Output = Result<Vec<(OrderId, Saga)>, HandlerError>> + Send;
+    ) -> impl Future<Output = Result<Vec<StoredSaga>, HandlerError>> + Send;
 
-    /// Saves what a batch changed, and its history. Returns the earliest due time among the saved timers. Durable once
-    /// the transaction commits.
+    /// Records what a batch did. Durable once the transaction commits.
+    fn append_history(
+        &mut self,
+        partition: i32,
+        seq: HistorySeq,
+        entries: &[HistoryEntry],
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// The history behind the checkpoint.
+    fn ahead(&mut self, partition: i32) -> impl Future<Output = Result<Ahead, HandlerError>> + Send;
+
+    /// Saves sagas that hold all history up to `seq`; once they are, every row of the partition holds it up to
+    /// `checkpoint`. Durable once the transaction commits.
     fn save(
         &mut self,
         partition: i32,
-        batch: &Batch,
-    ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
+        sagas: &[(OrderId, &Unsaved)],
+        seq: HistorySeq,
+        checkpoint: HistorySeq,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 
     /// Takes up to `limit` due timers, earliest first: they are not due any more, and are to be fired in this very
     /// transaction.
@@ -40,7 +73,7 @@ pub trait SagaStore: Send {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<(OrderId, Timer)>, HandlerError>> + Send;
 
-    /// The earliest due time of the partition.
+    /// The earliest due time of the partition's rows.
     fn next_due_at(
         &mut self,
         partition: i32,
@@ -48,16 +81,31 @@ pub trait SagaStore: Send {
 }
 
 impl SagaStore for PgConnection {
-    async fn load(
-        &mut self,
-        partition: i32,
-        orders: &[OrderId],
-    ) -> Result<Vec<(OrderId, Saga)>, HandlerError> {
+    async fn load(&mut self, partition: i32, orders: &[OrderId]) -> Result<Vec<StoredSaga>, HandlerError> {
         Ok(load(self, partition, orders).await?)
     }
 
-    async fn save(&mut self, partition: i32, batch: &Batch) -> Result<Option<Timestamp>, HandlerError> {
-        Ok(save(self, partition, batch).await?)
+    async fn append_history(
+        &mut self,
+        partition: i32,
+        seq: HistorySeq,
+        entries: &[HistoryEntry],
+    ) -> Result<(), HandlerError> {
+        Ok(append_history(self, partition, seq, entries).await?)
+    }
+
+    async fn ahead(&mut self, partition: i32) -> Result<Ahead, HandlerError> {
+        Ok(ahead(self, partition).await?)
+    }
+
+    async fn save(
+        &mut self,
+        partition: i32,
+        sagas: &[(OrderId, &Unsaved)],
+        seq: HistorySeq,
+        checkpoint: HistorySeq,
+    ) -> Result<(), HandlerError> {
+        Ok(save(self, partition, sagas, seq, checkpoint).await?)
     }
 
     async fn take_due(
@@ -89,6 +137,15 @@ pub(crate) enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// Stored history that this build can't read.
+    #[error("the saga history {seq} can't be read")]
+    UnreadableHistory {
+        /// Its number.
+        seq: i64,
+        /// Why.
+        #[source]
+        source: HistoryError,
+    },
     /// State or events that can't be written as JSON.
     #[error("a saga can't be written")]
     Unwritable(#[source] serde_json::Error),
@@ -106,9 +163,10 @@ impl From<StoreError> for HandlerError {
     fn from(error: StoreError) -> Self {
         let class = match &error {
             StoreError::Database(error) => classify(error),
-            StoreError::Unreadable { .. } | StoreError::Unwritable(_) | StoreError::UnknownTimer { .. } => {
-                ErrorClass::Bug
-            }
+            StoreError::Unreadable { .. }
+            | StoreError::UnreadableHistory { .. }
+            | StoreError::Unwritable(_)
+            | StoreError::UnknownTimer { .. } => ErrorClass::Bug,
         };
         match class {
             ErrorClass::Transient => Self::transient(error),
@@ -122,13 +180,13 @@ async fn load(
     tx: &mut PgConnection,
     partition: i32,
     orders: &[OrderId],
-) -> Result<Vec<(OrderId, Saga)>, StoreError> {
+) -> Result<Vec<StoredSaga>, StoreError> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
     let orders: Vec<Uuid> = orders.iter().map(|order_id| order_id.uuid()).collect();
-    let rows: Vec<(Uuid, String)> = sqlx::query_as(
-        "SELECT s.order_id, s.state
+    let rows: Vec<(Uuid, String, i64)> = sqlx::query_as(
+        "SELECT s.order_id, s.state, s.seq
            FROM UNNEST($2::uuid[]) AS k (order_id)
           CROSS JOIN LATERAL (
              SELECT s.* FROM sagas AS s WHERE s.partition_id = $1 AND s.order_id = k.order_id OFFSET 0) AS s",
@@ -138,13 +196,52 @@ async fn load(
     .fetch_all(tx)
     .await?;
     rows.into_iter()
-        .map(|(order_id, state)| {
+        .map(|(order_id, state, seq)| {
             let order_id = OrderId(order_id);
             let saga =
                 serde_json::from_str(&state).map_err(|source| StoreError::Unreadable { order_id, source })?;
-            Ok((order_id, saga))
+            Ok(StoredSaga { order_id, saga, seq: HistorySeq(seq) })
         })
         .collect()
+}
+
+async fn append_history(
+    tx: &mut PgConnection,
+    partition: i32,
+    seq: HistorySeq,
+    entries: &[HistoryEntry],
+) -> Result<(), StoreError> {
+    let body = history::encode(entries).map_err(StoreError::Unwritable)?;
+    sqlx::query("INSERT INTO saga_history (partition_id, seq, body) VALUES ($1, $2, $3)")
+        .bind(partition)
+        .bind(seq.0)
+        .bind(body)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+async fn ahead(tx: &mut PgConnection, partition: i32) -> Result<Ahead, StoreError> {
+    let checkpoint: Option<i64> =
+        sqlx::query_scalar("SELECT seq FROM saga_checkpoint WHERE partition_id = $1")
+            .bind(partition)
+            .fetch_optional(&mut *tx)
+            .await?;
+    let checkpoint = checkpoint.unwrap_or(0);
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "SELECT seq, body FROM saga_history WHERE partition_id = $1 AND seq > $2 ORDER BY seq",
+    )
+    .bind(partition)
+    .bind(checkpoint)
+    .fetch_all(tx)
+    .await?;
+    let last = rows.last().map_or(checkpoint, |(seq, _)| *seq);
+    let read = rows.into_iter().map(|(seq, body)| {
+        let entries =
+            history::decode(&body).map_err(|source| StoreError::UnreadableHistory { seq, source })?;
+        Ok((HistorySeq(seq), entries))
+    });
+    Ok(Ahead { batches: read.collect::<Result<_, StoreError>>()?, last: HistorySeq(last) })
 }
 
 #[derive(Default)]
@@ -155,25 +252,27 @@ struct Columns {
     due_at: Vec<Option<DateTime<Utc>>>,
     timers: Vec<Option<&'static str>>,
     states: Vec<String>,
+    journals: Vec<String>,
 }
 
-async fn save(tx: &mut PgConnection, partition: i32, batch: &Batch) -> Result<Option<Timestamp>, StoreError> {
-    let Some(first) = batch.entries().first() else { return Ok(None) };
+async fn save(
+    tx: &mut PgConnection,
+    partition: i32,
+    sagas: &[(OrderId, &Unsaved)],
+    seq: HistorySeq,
+    checkpoint: HistorySeq,
+) -> Result<(), StoreError> {
     let mut columns = Columns::default();
-    let mut earliest: Option<Timestamp> = None;
-    for changed in batch.changed() {
-        let timer = changed.saga.timer;
-        columns.orders.push(changed.order_id.uuid());
-        columns.is_new.push(changed.is_new);
-        columns.versions.push(changed.saga.version);
+    for (order_id, unsaved) in sagas {
+        let timer = unsaved.saga.timer;
+        columns.orders.push(order_id.uuid());
+        columns.is_new.push(unsaved.is_new);
+        columns.versions.push(unsaved.saga.version);
         columns.due_at.push(timer.map(|timer| timer.due_at.to_utc()));
         columns.timers.push(timer.map(|timer| timer_name(timer.name)));
-        columns.states.push(serde_json::to_string(changed.saga).map_err(StoreError::Unwritable)?);
-        if let Some(timer) = timer {
-            earliest = Some(earliest.map_or(timer.due_at, |earliest| earliest.min(timer.due_at)));
-        }
+        columns.states.push(serde_json::to_string(&unsaved.saga).map_err(StoreError::Unwritable)?);
+        columns.journals.push(array(&unsaved.journal));
     }
-    let body = history::encode(batch.entries()).map_err(StoreError::Unwritable)?;
     sqlx::query(include_str!("save.sql"))
         .bind(partition)
         .bind(columns.orders)
@@ -182,11 +281,18 @@ async fn save(tx: &mut PgConnection, partition: i32, batch: &Batch) -> Result<Op
         .bind(columns.due_at)
         .bind(columns.timers)
         .bind(columns.states)
-        .bind(first.offset)
-        .bind(body)
+        .bind(columns.journals)
+        .bind(seq.0)
+        .bind(checkpoint.0)
         .execute(tx)
         .await?;
-    Ok(earliest)
+    Ok(())
+}
+
+/// As PostgreSQL writes an array: `unnest` can't take arrays of different lengths.
+fn array(journal: &[HistorySeq]) -> String {
+    let numbers: Vec<String> = journal.iter().map(|seq| seq.0.to_string()).collect();
+    format!("{{{}}}", numbers.join(","))
 }
 
 async fn take_due(

@@ -10,7 +10,7 @@ use local_stack::topics;
 use messaging::{LogReader, Output, Publisher, Record};
 use order_orchestrator::Settings;
 use order_orchestrator::history::{self, HistoryEntry};
-use saga::{Saga, evolve};
+use saga::Saga;
 use schemas::{
     Envelope, Message, OrderEvent, OrderSagaMessage, OrderState, OrderedLine, PaymentApproved,
     PaymentCommand, PaymentMethod, PaymentRefunded, PlaceOrder, Policy, StockCommand, StockConfirmed,
@@ -170,37 +170,49 @@ impl World {
         .await;
     }
 
-    /// The stored saga and the rows that its journal names, decoded.
+    /// The stored saga and the rows that its journal names, decoded, once the row holds all of its order's history.
     pub async fn stored(&self, order_id: OrderId) -> (Saga, Vec<HistoryEntry>) {
         let pool = self.database().await;
-        let row = sqlx::query("SELECT partition_id, state, journal, version FROM sagas WHERE order_id = $1")
+        eventually(DEADLINE, "the saga is saved", async || {
+            let row = sqlx::query(
+                "SELECT partition_id, state, journal, version, seq FROM sagas WHERE order_id = $1",
+            )
             .bind(order_id.uuid())
-            .fetch_one(&pool)
+            .fetch_optional(&pool)
             .await
-            .unwrap();
-        let saga: Saga = serde_json::from_str(row.get("state")).unwrap();
-        assert_eq!(saga.version, row.get::<i64, _>("version"));
-        let journal: Vec<i64> = row.get("journal");
-        let bodies: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT body FROM saga_history WHERE partition_id = $1 AND first_offset = ANY($2)
-             ORDER BY array_position($2, first_offset)",
-        )
-        .bind(row.get::<i32, _>("partition_id"))
-        .bind(&journal)
-        .fetch_all(&pool)
+            .unwrap()
+            .ok_or("no row")?;
+            let history: Vec<(i64, Vec<u8>)> =
+                sqlx::query_as("SELECT seq, body FROM saga_history WHERE partition_id = $1 ORDER BY seq")
+                    .bind(row.get::<i32, _>("partition_id"))
+                    .fetch_all(&pool)
+                    .await
+                    .unwrap();
+            let (mut journal, mut entries) = (Vec::new(), Vec::new());
+            for (seq, body) in history {
+                let of_order = history::decode(&body).unwrap();
+                let of_order = of_order.into_iter().filter(|entry| entry.order_id == order_id);
+                let before = entries.len();
+                entries.extend(of_order);
+                if entries.len() > before {
+                    journal.push(seq);
+                }
+            }
+            if journal.last() > Some(&row.get::<i64, _>("seq")) {
+                return Err(format!("history is ahead: {journal:?}"));
+            }
+            let saga: Saga = serde_json::from_str(row.get("state")).unwrap();
+            assert_eq!(saga.version, row.get::<i64, _>("version"));
+            assert_eq!(row.get::<Vec<i64>, _>("journal"), journal, "the journal names the order's history");
+            Ok((saga, entries))
+        })
         .await
-        .unwrap();
-        assert_eq!(bodies.len(), journal.len(), "the journal names rows that are there");
-        let entries = bodies.iter().flat_map(|body| history::decode(body).unwrap());
-        (saga, entries.filter(|entry| entry.order_id == order_id).collect())
     }
 
     /// The history of an order alone tells its state.
     pub async fn history_tells_the_state(&self, order_id: OrderId) -> Vec<HistoryEntry> {
         let (saga, entries) = self.stored(order_id).await;
-        let told = entries.iter().fold(None, |saga, entry| {
-            entry.events.iter().fold(saga, |saga, event| evolve(saga, entry.now, event))
-        });
+        let told = entries.iter().fold(None, |saga, entry| entry.fold(saga));
         assert_eq!(told, Some(saga));
         entries
     }

@@ -36,6 +36,14 @@ impl Decision {
             Self::Ignore(_) => None,
         }
     }
+
+    /// The same, handed out.
+    pub fn into_advance(self) -> Option<Advance> {
+        match self {
+            Self::Advance(advance) | Self::Refuse(_, advance) => Some(advance),
+            Self::Ignore(_) => None,
+        }
+    }
 }
 
 /// What is to be recorded and published, together or not at all.
