@@ -245,12 +245,12 @@ impl Node {
         start.consumer(
             Topic::OrderEvents,
             Orders,
-            Limits { pace_burst: 2, pace_per_second: 50, ..Limits::default() },
+            Limits { batch_records: 4_000, pace_burst: 2, pace_per_second: 50, rest: 4, ..Limits::default() },
         );
         start.consumer(
             Topic::StockLevels,
             StockLevels { cache },
-            Limits { gather: Duration::from_millis(50), ..Limits::default() },
+            Limits { gather: Duration::from_millis(50), rest: 9, ..Limits::default() },
         );
         start.consumer(Topic::StockEvents, StockChanges, Limits::default());
         start.door(admission)?;

@@ -19,6 +19,9 @@ pub struct Limits {
     pub pace_burst: u32,
     /// Transactions a partition may do per second under steady load; what arrives meanwhile joins the next batch.
     pub pace_per_second: u32,
+    /// Times as long as a transaction and its publishing took that the partition rests before the next one; 0: not at all.
+    /// For read models: under load they write each row less often, and leave the machine to others.
+    pub rest: u32,
     /// How long the broker may hold records back so that there are more of them in one fetch; zero: it sends the first
     /// at once. For read models that may be late: each fetch and each batch costs the same however small it is.
     pub gather: Duration,
@@ -44,6 +47,7 @@ impl Default for Limits {
             output_bytes: 1_000_000,
             pace_burst: 8,
             pace_per_second: 250,
+            rest: 0,
             gather: Duration::ZERO,
             back_off_min: Duration::from_millis(20),
             back_off_max: Duration::from_secs(2),

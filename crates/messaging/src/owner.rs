@@ -224,7 +224,7 @@ pub struct Owner<P: Ports> {
 impl<P: Ports> Owner<P> {
     /// An owner that has yet to take its partition over.
     pub fn new(ports: P, limits: Limits) -> Self {
-        let pace = Pace::new(limits.pace_burst, limits.pace_per_second);
+        let pace = Pace::new(limits.pace_burst, limits.pace_per_second, limits.rest);
         let back_off = BackOff::new(limits.back_off_min, limits.back_off_max);
         Self {
             ports,

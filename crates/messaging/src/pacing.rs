@@ -13,12 +13,25 @@ pub(crate) struct Pace {
     per_second: f64,
     tokens: f64,
     last: Duration,
+    /// Times as long as a transaction took that none begins after it.
+    rest: u32,
+    /// The last transaction began then, and its end is not seen yet.
+    begun: Option<Duration>,
+    rest_until: Duration,
 }
 
 impl Pace {
-    pub(crate) fn new(burst: u32, per_second: u32) -> Self {
+    pub(crate) fn new(burst: u32, per_second: u32, rest: u32) -> Self {
         let burst = f64::from(burst.max(1));
-        Self { burst, per_second: f64::from(per_second.max(1)), tokens: burst, last: Duration::ZERO }
+        Self {
+            burst,
+            per_second: f64::from(per_second.max(1)),
+            tokens: burst,
+            last: Duration::ZERO,
+            rest,
+            begun: None,
+            rest_until: Duration::ZERO,
+        }
     }
 
     fn refill(&mut self, now: Duration) {
@@ -30,17 +43,18 @@ impl Pace {
     /// How long until the next transaction may begin; zero: now.
     pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         self.refill(now);
-        if self.tokens >= 1.0 {
-            Duration::ZERO
-        } else {
-            Duration::from_secs_f64((1.0 - self.tokens) / self.per_second)
+        if let Some(begun) = self.begun.take() {
+            self.rest_until = now + now.saturating_sub(begun) * self.rest;
         }
+        let token = if self.tokens >= 1.0 { 0.0 } else { (1.0 - self.tokens) / self.per_second };
+        self.rest_until.saturating_sub(now).max(Duration::from_secs_f64(token))
     }
 
     /// A transaction begins.
     pub(crate) fn spend(&mut self, now: Duration) {
         self.refill(now);
         self.tokens = (self.tokens - 1.0).max(-1.0);
+        self.begun = Some(now);
     }
 }
 
@@ -74,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_first_after_quiet_goes_at_once_and_steady_load_is_bounded() {
-        let mut pace = Pace::new(2, 100);
+        let mut pace = Pace::new(2, 100, 0);
         let mut now = Duration::from_secs(5);
         let mut begun = 0;
         for _ in 0..10_000 {
@@ -87,6 +101,16 @@ mod tests {
         assert!((100..=104).contains(&begun), "one second at 100/s, after a burst of 2: {begun}");
         now += Duration::from_secs(1);
         assert!(pace.wait(now).is_zero(), "after quiet");
+    }
+
+    #[test]
+    fn a_partition_rests_as_many_times_as_long_as_its_transaction_took() {
+        let mut pace = Pace::new(8, 1_000, 3);
+        let ms = Duration::from_millis;
+        pace.spend(ms(100));
+        assert_eq!(pace.wait(ms(110)), ms(30), "10 ms of work");
+        assert_eq!(pace.wait(ms(125)), ms(15));
+        assert_eq!(pace.wait(ms(140)), ms(0));
     }
 
     #[test]
