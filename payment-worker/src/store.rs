@@ -7,7 +7,7 @@ use std::future::Future;
 
 use domain_types::{Currency, CustomerId, Money, OrderId, Timestamp};
 use messaging::HandlerError;
-use payment_domain::{CallNumber, Charge, ChargeState, Movement, PaymentRecord, Terms};
+use payment_domain::{CallNumber, Charge, ChargeState, EarlyRefund, Movement, PaymentRecord, Terms};
 use schemas::PaymentMethod;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -127,6 +127,7 @@ impl From<StoreError> for HandlerError {
 }
 
 /// What a row holds.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are records")]
 pub enum Stored {
     /// This.
     Record(PaymentRecord),
@@ -139,6 +140,8 @@ struct BodyOut<'a> {
     method: &'a PaymentMethod,
     calls: CallNumber,
     charge: &'a ChargeState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund: Option<&'a EarlyRefund>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +149,8 @@ struct BodyIn {
     method: PaymentMethod,
     calls: CallNumber,
     charge: ChargeState,
+    #[serde(default)]
+    refund: Option<EarlyRefund>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -174,6 +179,7 @@ impl Row {
                 terms: Terms { amount: Money::new(amount, currency), method: body.method },
                 state: body.charge,
                 calls: body.calls,
+                refund: body.refund.map(Box::new),
             })),
         };
         (order_id, stored)
@@ -269,8 +275,12 @@ impl Columns {
                     columns.body.push(None);
                 }
                 PaymentRecord::Charge(charge) => {
-                    let body =
-                        BodyOut { method: &charge.terms.method, calls: charge.calls, charge: &charge.state };
+                    let body = BodyOut {
+                        method: &charge.terms.method,
+                        calls: charge.calls,
+                        charge: &charge.state,
+                        refund: charge.refund.as_deref(),
+                    };
                     columns.order_id.push(charge.order_id.uuid());
                     columns.customer_id.push(charge.customer_id.uuid());
                     columns.amount.push(Some(charge.terms.amount.amount));

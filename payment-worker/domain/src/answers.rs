@@ -4,7 +4,9 @@ use domain_types::{MessageId, Timestamp};
 use schemas::{DeclineReason, PaymentCommandKind};
 
 use crate::Policy;
-use crate::charge::{Asked, Charge, ChargeState, ClosingStep, PaymentRecord, PendingCall, Stuck};
+use crate::charge::{
+    Asked, Charge, ChargeState, ClosingStep, EarlyRefund, PaymentRecord, PendingCall, Stuck,
+};
 use crate::provider::{CallNumber, ChargeAnswer, ProviderAnswer, QueryAnswer, RefundAnswer, VoidAnswer};
 use crate::reply::{Answer, Cause, Decision, Movement, MovementKind, Reply, code};
 
@@ -100,9 +102,16 @@ fn approved(charge: &Charge, reference: &str, now: Timestamp) -> Decision {
         | ChargeState::Refunded { .. }
         | ChargeState::Failed { stuck: Stuck::Refund { .. }, .. } => return Decision::nothing(),
     };
-    let state = ChargeState::Approved { reference: reference.to_owned() };
+    let named = reference.to_owned();
+    let state = match charge.refund.clone() {
+        Some(refund) => {
+            let (call, refund) = (charge.call_at_once(now), refund.asked);
+            ChargeState::RefundRequested { reference: named, refund, call }
+        }
+        None => ChargeState::Approved { reference: named },
+    };
     Decision {
-        record: Some(PaymentRecord::Charge(charge.moved(state))),
+        record: Some(PaymentRecord::Charge(Charge { refund: None, ..charge.moved(state) })),
         replies,
         movement: Some(movement(charge, MovementKind::Charged, reference)),
         contradiction,
@@ -115,7 +124,7 @@ fn not_taken(charge: &Charge, refusal: &Refusal) -> Decision {
         Refusal::Declined(reason) => Answer::Declined(*reason),
         Refusal::Voided => Answer::Closed,
     };
-    let (replies, newest) = match &charge.state {
+    let (mut replies, newest) = match &charge.state {
         ChargeState::Requested { charge: asked, .. }
         | ChargeState::Unknown { charge: asked, .. }
         | ChargeState::Failed { stuck: Stuck::Charge | Stuck::Close, asked, .. } => {
@@ -138,7 +147,17 @@ fn not_taken(charge: &Charge, refusal: &Refusal) -> Decision {
         Refusal::Declined(reason) => ChargeState::Declined { reason: *reason, attempt },
         Refusal::Voided => ChargeState::Closed { attempt },
     };
-    Decision { replies, ..Decision::change(PaymentRecord::Charge(charge.moved(state))) }
+    replies.extend(refund_failed(charge, code::NOT_CHARGED));
+    let refund = charge.refund.clone().filter(|refund| refund.is_given_up);
+    let charge = Charge { refund, ..charge.moved(state) };
+    Decision { replies, ..Decision::change(PaymentRecord::Charge(charge)) }
+}
+
+/// The answer to a refund that waits for the charge's fate, if there is one.
+fn refund_failed(charge: &Charge, code: &str) -> Option<Reply> {
+    let failed = Answer::Failed { command: PaymentCommandKind::Refund, code: code.to_owned() };
+    let open = charge.refund.as_ref().filter(|refund| !refund.is_given_up);
+    open.map(|refund| reply(&refund.asked, failed))
 }
 
 /// The call said nothing definite.
@@ -226,9 +245,12 @@ fn outcome_unknown(charge: &Charge, stuck: Stuck, asked: &[&Asked]) -> Decision 
     let mut replies: Vec<Reply> =
         before.iter().map(|asked| reply(asked, failed(PaymentCommandKind::Charge))).collect();
     replies.push(reply(last, failed(command)));
+    replies.extend(refund_failed(charge, code::OUTCOME_UNKNOWN));
     let state =
         ChargeState::Failed { stuck, asked: Asked::clone(last), code: code::OUTCOME_UNKNOWN.to_owned() };
-    Decision { replies, ..Decision::change(PaymentRecord::Charge(charge.moved(state))) }
+    let refund = charge.refund.clone().map(|refund| Box::new(EarlyRefund { is_given_up: true, ..*refund }));
+    let charge = Charge { refund, ..charge.moved(state) };
+    Decision { replies, ..Decision::change(PaymentRecord::Charge(charge)) }
 }
 
 fn refund_answered(

@@ -34,6 +34,19 @@ pub struct Charge {
     pub state: ChargeState,
     /// The number of the newest provider call.
     pub calls: CallNumber,
+    /// A refund that was asked for while the charge's fate was open here. The saga asks for one only after an approval,
+    /// so this record is older than what was said about it: its database was restored from a backup.
+    pub refund: Option<Box<EarlyRefund>>,
+}
+
+/// See [`Charge::refund`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyRefund {
+    /// The command.
+    pub asked: Asked,
+    /// It was answered that the charge's fate can't be told: a repeat is answered alike.
+    #[serde(default)]
+    pub is_given_up: bool,
 }
 
 /// How much, and how.

@@ -3,7 +3,7 @@
 use domain_types::{Attempt, CustomerId, Money, OrderId};
 use schemas::{PaymentCommand, PaymentCommandKind};
 
-use crate::charge::{Asked, Charge, ChargeState, ClosingStep, PaymentRecord, Stuck, Terms};
+use crate::charge::{Asked, Charge, ChargeState, ClosingStep, EarlyRefund, PaymentRecord, Stuck, Terms};
 use crate::provider::CallNumber;
 use crate::reply::{Answer, Cause, Decision, code};
 
@@ -118,6 +118,7 @@ impl Ask<'_> {
             terms,
             state: ChargeState::Closed { attempt: self.attempt },
             calls: CallNumber::default(),
+            refund: None,
         };
         let call = charge.call_at_once(now);
         charge = charge.moved(ChargeState::Requested { charge: self.asked(), call });
@@ -227,11 +228,35 @@ impl Ask<'_> {
             }
             ChargeState::Requested { .. }
             | ChargeState::Unknown { .. }
-            | ChargeState::Declined { .. }
             | ChargeState::Closing { .. }
+            | ChargeState::Declined { .. }
             | ChargeState::Closed { .. }
-            | ChargeState::Failed { stuck: Stuck::Charge | Stuck::Close, .. } => self.fail(code::NOT_CHARGED),
+            | ChargeState::Failed { stuck: Stuck::Charge | Stuck::Close, .. } => self.early_refund(known),
         }
+    }
+
+    /// Nothing was taken as far as is known here. While that may change, the refund waits for it.
+    fn early_refund(&self, known: &Charge) -> Decision {
+        if let Some(refund) = known.refund.as_ref().filter(|refund| !self.is_newer_than(&refund.asked)) {
+            return if refund.is_given_up { self.fail(code::OUTCOME_UNKNOWN) } else { Decision::nothing() };
+        }
+        let refund = Some(Box::new(EarlyRefund { asked: self.asked(), is_given_up: false }));
+        let charge = match &known.state {
+            ChargeState::Requested { .. } | ChargeState::Unknown { .. } | ChargeState::Closing { .. } => {
+                known.clone()
+            }
+            ChargeState::Failed { stuck: Stuck::Charge | Stuck::Close, asked, .. } => {
+                let call = known.call_at_once(self.cause.time);
+                known.moved(ChargeState::Unknown { charge: asked.clone(), call })
+            }
+            ChargeState::Declined { .. }
+            | ChargeState::Closed { .. }
+            | ChargeState::Approved { .. }
+            | ChargeState::RefundRequested { .. }
+            | ChargeState::Refunded { .. }
+            | ChargeState::Failed { stuck: Stuck::Refund { .. }, .. } => return self.fail(code::NOT_CHARGED),
+        };
+        Decision::change(PaymentRecord::Charge(Charge { refund, ..charge }))
     }
 
     fn give_back(&self, known: &Charge, reference: &str) -> Decision {

@@ -8,7 +8,9 @@ mod provider;
 mod reply;
 
 pub use answers::answered;
-pub use charge::{Asked, Charge, ChargeState, ClosingStep, PaymentRecord, PendingCall, Stuck, Terms};
+pub use charge::{
+    Asked, Charge, ChargeState, ClosingStep, EarlyRefund, PaymentRecord, PendingCall, Stuck, Terms,
+};
 pub use commands::decide;
 pub use provider::{
     Action, CallNumber, ChargeAnswer, IdempotencyKey, ProviderAnswer, ProviderCall, QueryAnswer,

@@ -216,7 +216,6 @@ fn what_was_not_charged_is_not_refunded_and_neither_is_another_amount() {
     let failed = |code: &str| Answer::Failed { command: PaymentCommandKind::Refund, code: code.into() };
     assert_eq!(worker.command(&refund_command(1), 30), [(1, failed(code::NOT_CHARGED))]);
     worker.command(&charge_command(1), 10);
-    assert_eq!(worker.command(&refund_command(1), 30), [(1, failed(code::NOT_CHARGED))]);
     worker.answer(charge_approved());
     let more = RefundPayment {
         customer_id: CUSTOMER,
@@ -225,6 +224,37 @@ fn what_was_not_charged_is_not_refunded_and_neither_is_another_amount() {
     };
     assert_eq!(worker.command(&more.into(), 30), [(1, failed(code::AMOUNT_MISMATCH))]);
     assert_eq!(worker.action(), None);
+}
+
+#[test]
+fn a_refund_that_finds_its_charge_open_after_a_restore_waits_for_its_fate() {
+    let failed = |code: &str| Answer::Failed { command: PaymentCommandKind::Refund, code: code.into() };
+    let mut worker = Worker::requested();
+    worker.command(&close_command(1), 20);
+    assert_eq!(worker.command(&refund_command(1), 30), [], "the charge is being closed");
+    assert_eq!(worker.command(&refund_command(1), 30), []);
+    let approval = ProviderAnswer::Void(VoidAnswer::Approved { reference: "r".into() });
+    assert_eq!(worker.answer(approval), [(1, approved()), (1, approved())]);
+    assert_eq!(worker.action(), Some(Action::Refund { amount: AMOUNT }));
+    let refunded = ProviderAnswer::Refund(RefundAnswer::Refunded { reference: "b".into() });
+    assert_eq!(worker.answer(refunded), [(1, Answer::Refunded { amount: AMOUNT, reference: "b".into() })]);
+
+    let mut worker = Worker::requested();
+    worker.command(&refund_command(1), 30);
+    let declined = ProviderAnswer::Charge(ChargeAnswer::Declined(DeclineReason::Declined));
+    assert_eq!(worker.answer(declined).last(), Some(&(1, failed(code::NOT_CHARGED))));
+}
+
+#[test]
+fn a_refund_of_a_charge_that_was_given_up_asks_for_its_fate_again() {
+    let mut worker = Worker::requested();
+    worker.now = START.plus(Policy::default().unknown_limit);
+    worker.answer(ProviderAnswer::Charge(ChargeAnswer::Unknown));
+    assert!(matches!(worker.charge().state, ChargeState::Failed { .. }));
+    assert_eq!(worker.command(&refund_command(1), 30), []);
+    assert_eq!(worker.action(), Some(Action::Query));
+    worker.answer(ProviderAnswer::Query(QueryAnswer::Approved { reference: "r".into() }));
+    assert_eq!(worker.action(), Some(Action::Refund { amount: AMOUNT }));
 }
 
 #[test]
