@@ -69,6 +69,23 @@ fn an_approval_after_the_deadline_is_refunded_exactly_once_and_ends_expired() {
 }
 
 #[test]
+fn an_approval_after_the_charge_was_said_to_be_closed_is_refunded_and_the_end_stays_the_end() {
+    let story = Story::charging(1).timer().then(released(0, FIRST, 1)).then(closed(FIRST));
+    assert_eq!((story.state(), story.saga().is_final()), (OrderState::Expired, true));
+    let story = story.then(approved(FIRST, price(1)));
+    assert_eq!((story.state(), story.saga().is_final()), (OrderState::Expired, true));
+    assert_eq!(story.sent(), ["RefundPayment"]);
+    story.then(approved(FIRST, price(1))).assert_ignored(IgnoreReason::NotAwaited);
+    let story = Story::charging(1)
+        .timer()
+        .then(closed(FIRST))
+        .then(approved(FIRST, price(1)))
+        .then(released(0, FIRST, 1));
+    assert_eq!(story.state(), OrderState::Compensating, "it waits for the refund");
+    assert_eq!(story.then(refunded(FIRST, price(1))).state(), OrderState::Expired);
+}
+
+#[test]
 fn a_late_approval_refunds_what_was_charged_not_what_was_asked() {
     let story = Story::charging(2).timer().then(approved(FIRST, price(1)));
     let [Effect::Payment(PaymentCommand::RefundPayment(refund)), ..] = story.last_effects() else {

@@ -124,8 +124,8 @@ fn awaits(saga: &Saga, line: LineNumber, stage: LineStage, attempt: Attempt) -> 
 }
 
 pub(super) fn approved(saga: &Saga, reply: &PaymentApproved, draft: impl FnOnce() -> Draft) -> Outcome {
-    let payment = awaits_fate(saga, reply.attempt)?;
-    let charging = payment.stage == PaymentStage::Charging;
+    let charging =
+        !was_said_not_to_be_taken(saga) && awaits_fate(saga, reply.attempt)?.stage == PaymentStage::Charging;
     let mut draft = draft();
     draft.record(Event::Approved { amount: reply.amount, reference: reply.reference.clone() });
     if charging {
@@ -202,6 +202,24 @@ pub(super) fn payment_failed(
     let mut draft = draft();
     draft.record(Event::Failed { step, line: None, code: reply.code.clone() });
     Ok(draft)
+}
+
+/// Whether the payment worker has said that nothing was taken and nothing will be. An approval behind that (its database
+/// was restored from a backup, or the provider contradicts itself) is money to be given back, whatever its attempt; what an
+/// operator has settled by hand is the operator's.
+fn was_said_not_to_be_taken(saga: &Saga) -> bool {
+    saga.payment.as_ref().is_some_and(|payment| {
+        payment.settled_by.is_none()
+            && match payment.stage {
+                PaymentStage::Declined(_) | PaymentStage::Closed => true,
+                PaymentStage::Chosen
+                | PaymentStage::Charging
+                | PaymentStage::Approved
+                | PaymentStage::Closing
+                | PaymentStage::Refunding
+                | PaymentStage::Refunded => false,
+            }
+    })
 }
 
 /// The payment, if its fate is not known and this is the answer to its charge or to the closing of it.
