@@ -11,7 +11,7 @@ FIRSTCOME := target/release/firstcome
 # As many open files as the system allows: every customer's connection is one.
 FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
 
-.PHONY: help setup up down reset status demo build test lint fmt purity schemas docs
+.PHONY: help setup up down reset status demo build test simulate lint fmt purity schemas docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lint: ## Formatting, lints, what the documents name, and the proof that the pure
 	@scripts/check-purity.sh
 	@scripts/crate-graph.sh --check
 	@scripts/check-docs.sh
+
+simulate: ## Hundreds of thousands of seeded schedules of faults, on all cores (ARGS="--seed 4711" tells one)
+	@cargo run --release --locked --quiet -p simulation --bin simulate -- $(ARGS)
 
 fmt: ## Format
 	@cargo fmt --all

@@ -21,6 +21,7 @@ refuse() {
 while read -r from to; do
     case "$from $to" in
         "firstcome "* | "system-tests testkit") ;;
+        "simulation order-orchestrator" | "simulation stock-worker" | "simulation payment-worker") ;;
         *" api" | *" order-orchestrator" | *" stock-worker" | *" payment-worker")
             refuse "$from depends on the service $to: services meet on topics only"
             ;;

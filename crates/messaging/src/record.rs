@@ -160,6 +160,16 @@ impl Output {
         &self.topic
     }
 
+    /// Its key.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
     /// Its value.
     pub fn value(&self) -> &[u8] {
         &self.value
