@@ -182,7 +182,11 @@ fn still_unknown(
             // Never declined: a request may be under way. The same key again makes one charge of both.
             Doubt::NotFound => ChargeState::Requested { charge: asked.clone(), call },
         },
-        (ChargeState::Closing { charge: asked, close, step, call }, again) => {
+        (ChargeState::Closing { charge: asked, close, step, call }, _) => {
+            // The last charge request may have been sent just before this answer, however old the command is.
+            let since = if call.tries == 0 { call.since.max(now) } else { call.since };
+            let call = &PendingCall { since, ..*call };
+            let again = charge.call_again(call, now, policy);
             return closing(charge, asked.as_ref(), close, *step, call, again, doubt, now, policy);
         }
         (ChargeState::Requested { charge: asked, .. } | ChargeState::Unknown { charge: asked, .. }, None) => {

@@ -227,6 +227,18 @@ fn what_was_not_charged_is_not_refunded_and_neither_is_another_amount() {
 }
 
 #[test]
+fn a_close_that_is_read_late_still_waits_for_requests_that_were_just_sent() {
+    let mut worker = Worker::requested();
+    worker.command(&close_command(1), 20);
+    // The commands waited two hours for this worker; the charge went out a moment ago.
+    worker.now = START.plus(Duration::from_secs(2 * 3600));
+    assert_eq!(worker.answer(ProviderAnswer::Void(VoidAnswer::NotFound)), []);
+    assert_eq!(worker.answer(ProviderAnswer::Query(QueryAnswer::NotFound)), [], "it may still arrive");
+    worker.now = worker.now.plus(Policy::default().late_request_limit);
+    assert_eq!(worker.answer(ProviderAnswer::Query(QueryAnswer::NotFound)).len(), 2);
+}
+
+#[test]
 fn a_refund_that_finds_its_charge_open_after_a_restore_waits_for_its_fate() {
     let failed = |code: &str| Answer::Failed { command: PaymentCommandKind::Refund, code: code.into() };
     let mut worker = Worker::requested();
