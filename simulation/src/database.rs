@@ -122,6 +122,9 @@ impl<T> Database<T> {
             return Err(Fenced);
         }
         position.stored.next = transaction.next;
+        if let Some(log_id) = &transaction.log_id {
+            position.stored.log_id.get_or_insert_with(|| log_id.clone());
+        }
         for parking in transaction.park {
             self.parked.entry((partition, parking.record.offset.0)).or_insert_with(|| parking.clone());
         }

@@ -144,6 +144,15 @@ impl<S: Service> Fleet<S> {
             .collect()
     }
 
+    /// What its tasks wait for, in words.
+    pub(crate) fn tasks(&self) -> Vec<String> {
+        let describe = |task: &Task| {
+            let (process, partition, wait) = (task.process, task.partition, task.control.wait());
+            format!("process {process} partition {partition} waits for {wait:?}, revoked {}", task.revoked)
+        };
+        self.tasks.iter().map(describe).collect()
+    }
+
     /// When the first sleeping task wants to run.
     pub(crate) fn wake_at(&self) -> Option<i64> {
         let awake = |task: &&Task| self.processes.get(task.process).is_some_and(|process| !process.frozen);

@@ -299,7 +299,6 @@ impl Sim {
         // A backup from before anything was read fits any log.
         world.mix.restore = 0;
         let Some(log) = world.logs.get_mut(&(which, partition)) else { return };
-        log.generation += 1;
         let old = std::mem::take(&mut log.records);
         if as_many {
             // Somebody copies the records: the same number, at other times.
@@ -346,6 +345,10 @@ impl Sim {
             }
             let quiet = self.idle > 0 && self.idle.is_multiple_of(4);
             if quiet && self.repair() {
+                if self.expected_stop.is_some() {
+                    let what = self.what_is_open();
+                    lock(&self.world).violate(what);
+                }
                 return;
             }
         }
@@ -417,12 +420,21 @@ impl Sim {
                 )
             })
             .collect();
+        let is_saved = database.tables.is_saved();
         drop(database);
+        let quiet = {
+            let world = lock(&self.world);
+            (world.is_quiet(), world.provider_is_quiet())
+        };
         format!(
-            "settled: orchestrator {}, stock {}, payment {}; open sagas {sagas:?}",
+            "settled: orchestrator {}, stock {}, payment {}; sagas saved {is_saved}; network and provider quiet \
+             {quiet:?}; open sagas {sagas:?}; tasks {:?} {:?} {:?}",
             self.orchestrator.is_settled(),
             self.stock.is_settled(),
-            self.payment.is_settled()
+            self.payment.is_settled(),
+            self.orchestrator.tasks(),
+            self.stock.tasks(),
+            self.payment.tasks(),
         )
     }
 }

@@ -82,8 +82,6 @@ pub(crate) struct Mix {
 #[derive(Debug, Default)]
 pub(crate) struct Partition {
     pub(crate) records: Vec<Record>,
-    /// Made anew so often.
-    pub(crate) generation: u32,
 }
 
 impl Partition {
@@ -93,7 +91,7 @@ impl Partition {
 
     /// The log's identity, once it has a record.
     pub(crate) fn id(&self) -> Option<String> {
-        self.records.first().map(|first| format!("{}:{}", self.generation, first.time))
+        self.records.first().map(messaging::rules::log_id)
     }
 
     pub(crate) fn get(&self, offset: i64) -> Option<&Record> {

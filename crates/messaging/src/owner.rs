@@ -12,6 +12,7 @@ use crate::pacing::{BackOff, Pace};
 use crate::parking::{ParkCause, ParkedKeys, Parking, RecordedParkings};
 use crate::{
     ErrorClass, Limits, NextOffset, Offset, Output, ParkingKey, Parsed, PositionError, Received, Record,
+    rules,
 };
 
 mod control;
@@ -129,6 +130,8 @@ pub struct Transaction<'a, I> {
     pub outputs: Vec<Output>,
     /// Outbox rows up to this one are published and can go.
     pub done: Option<OutboxRow>,
+    /// The identity of the log, to be kept beside the position: its first record is in this transaction.
+    pub log_id: Option<String>,
 }
 
 /// What the handler does in a transaction.
@@ -439,7 +442,14 @@ impl<P: Ports> Owner<P> {
             unpark: &[],
             outputs: Vec::new(),
             done: owned.done,
+            log_id: None,
         })
+    }
+
+    /// The identity of the log, if its first record comes next.
+    fn log_id(&self) -> Option<String> {
+        let first = self.queue.front().filter(|slot| slot.record.offset.0 == 0)?;
+        self.ports.is_contiguous().then(|| rules::log_id(&first.record))
     }
 
     /// Takes note of a commit: `outputs` are published next.

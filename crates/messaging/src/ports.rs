@@ -123,6 +123,9 @@ impl<F: HandlerFactory> PgPorts<F> {
             store::park(tx, &self.key, transaction.park).await.map_err(database)?;
         }
         store::unpark(tx, &self.key, transaction.unpark).await.map_err(database)?;
+        if let Some(log_id) = &transaction.log_id {
+            store::set_log_id(&mut *tx, &self.key, log_id).await.map_err(database)?;
+        }
         let positions = (transaction.expected, transaction.next);
         store::advance(tx, &self.key, transaction.row, positions, &outputs, transaction.done)
             .await

@@ -189,8 +189,7 @@ impl LogReader {
         }
         let mut id = None;
         self.read(topic, partition, 0, 1, |record| {
-            let content = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &record.value);
-            id = Some(format!("{}-{}", record.time.as_millis(), content.simple()));
+            id = Some(crate::rules::log_id(&record));
         })?;
         Ok(id)
     }

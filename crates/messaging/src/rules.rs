@@ -114,6 +114,12 @@ pub struct LogFacts {
     pub high: i64,
 }
 
+/// The identity of the log whose first record this is: its time and its content.
+pub fn log_id(first: &Record) -> String {
+    let content = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &first.value);
+    format!("{}-{}", first.time.as_millis(), content.simple())
+}
+
 /// Whether a stored position belongs to the log that is there.
 ///
 /// # Errors

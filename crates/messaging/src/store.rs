@@ -1,6 +1,6 @@
 //! The runtime's own SQL: position, outbox, parked records.
 
-use sqlx::{PgConnection, PgPool, Postgres, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Row, postgres::PgRow};
 
 use domain_types::Timestamp;
 
@@ -77,7 +77,11 @@ pub(crate) async fn raise_epoch(
 }
 
 /// Keeps the identity of the log beside the position.
-pub(crate) async fn set_log_id(pool: &PgPool, key: &PositionKey, log_id: &str) -> Result<(), sqlx::Error> {
+pub(crate) async fn set_log_id(
+    executor: impl PgExecutor<'_>,
+    key: &PositionKey,
+    log_id: &str,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE messaging_position SET log_id = $4
          WHERE partition_id = $1 AND consumer_group = $2 AND topic = $3 AND log_id IS NULL",
@@ -86,7 +90,7 @@ pub(crate) async fn set_log_id(pool: &PgPool, key: &PositionKey, log_id: &str) -
     .bind(&key.group)
     .bind(&key.topic)
     .bind(log_id)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(())
 }

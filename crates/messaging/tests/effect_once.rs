@@ -118,6 +118,12 @@ async fn a_position_that_does_not_fit_its_log_stops_the_partition_with_a_named_e
     world.send([add("a", 1), add("a", 1)]).await;
     world.until_records(2).await;
     running.stop().await;
+    // The log was empty when it was taken over: its first record told who it is.
+    let known: bool = sqlx::query_scalar("SELECT log_id IS NOT NULL FROM messaging_position")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert!(known, "nobody would notice that the topic is made anew");
     let cases = [
         ("UPDATE messaging_position SET next_offset = 99", "records are missing"),
         ("UPDATE messaging_position SET next_offset = 2, log_id = 'another'", "made anew"),

@@ -118,6 +118,7 @@ impl<P: Ports> Owner<P> {
             unpark: offsets,
             outputs: Vec::new(),
             done: owned.done,
+            log_id: self.log_id(),
         };
         match self.ports.transact(transaction).await {
             Ok(outputs) => {

@@ -20,6 +20,7 @@ impl<P: Ports> Owner<P> {
         if self.queue.front().is_some_and(|slot| matches!(slot.parsed, Parsed::Control(_))) {
             return self.control().await;
         }
+        let log_id = self.log_id();
         let Some(plan) = self.plan() else { return Stepped::Progress };
         let Some(owned) = self.owned.as_ref() else { return Stepped::Progress };
         let transaction = Transaction {
@@ -31,6 +32,7 @@ impl<P: Ports> Owner<P> {
             unpark: &[],
             outputs: Vec::new(),
             done: owned.done,
+            log_id,
         };
         match self.ports.transact(transaction).await {
             Ok(outputs) => {
