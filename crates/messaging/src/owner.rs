@@ -405,7 +405,17 @@ impl<P: Ports> Owner<P> {
             Ok(outputs) => self.committed(outputs),
             Err(failure) => {
                 self.woken = true;
-                self.failed(failure)
+                // There is no record to blame: what is in memory does not fit the database, as when another owner has been
+                // here since. The same again would fail for ever, before it came to the fence.
+                let is_final = matches!(
+                    failure,
+                    Failure::RolledBack { class: ErrorClass::Permanent | ErrorClass::Bug, .. }
+                );
+                let stepped = self.failed(failure);
+                if is_final {
+                    self.retake();
+                }
+                stepped
             }
         }
     }

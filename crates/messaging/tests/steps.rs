@@ -28,6 +28,8 @@ struct World {
     /// One per call that can fail; 0 when used up: all goes well.
     faults: Vec<u8>,
     poison: Vec<i64>,
+    /// An owner's own work fails unless it is the last who took over: its memory contradicts the database.
+    stale_work_fails: bool,
 }
 
 impl World {
@@ -84,6 +86,10 @@ impl Ports for Virtual {
         let fault = world.fault();
         if fault == 1 {
             return Err(transient());
+        }
+        let is_stale = world.epoch != transaction.row.epoch;
+        if world.stale_work_fails && is_stale && matches!(transaction.work, Work::Owner(_)) {
+            return Err(Failure::RolledBack { class: ErrorClass::Permanent, detail: "unique".into() });
         }
         let mut outputs = transaction.outputs.clone();
         let mut applied = Vec::new();
@@ -185,6 +191,21 @@ fn record(offset: i64, key: u8, broken: bool) -> Record {
         headers: Vec::new(),
         value: if broken { b"broken".to_vec() } else { b"fine".to_vec() },
     }
+}
+
+#[test]
+fn an_owner_whose_own_work_contradicts_the_database_takes_over_again() {
+    let world = Arc::new(Mutex::new(World { stale_work_fails: true, ..World::default() }));
+    let mut owners = [owner(&world), owner(&world)];
+    for owner in &mut owners {
+        (0..4).for_each(|turn| drop(step(owner, turn)));
+    }
+    assert_eq!(world.lock().unwrap().epoch, 2);
+    owners[0].wake();
+    assert!(matches!(step(&mut owners[0], 10), Stepped::BackOff(_)), "another owner has been here");
+    (11..15).for_each(|turn| drop(step(&mut owners[0], turn)));
+    assert_eq!(world.lock().unwrap().epoch, 3);
+    assert!(matches!(step(&mut owners[0], 20), Stepped::Idle(_)));
 }
 
 proptest! {
