@@ -76,8 +76,8 @@ fn gives_up(world: &mut World, topic: Topic, head: &messaging::Parking) -> bool 
         | Topic::StockLevels
         | Topic::DeadLetters => false,
     };
-    let drops = is_first && (world.discarded.contains(&place) || world.rng.per_mille(600));
-    if drops && world.discarded.insert(place) && world.rng.per_mille(500) {
+    let drops = is_first && (world.discarded.contains(&place) || world.rng.per_mille(800));
+    if drops && world.discarded.insert(place) && world.rng.per_mille(800) {
         world.repeat_record(topic, &head.record);
     }
     drops

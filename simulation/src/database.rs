@@ -122,7 +122,9 @@ impl<T> Database<T> {
             return Err(Fenced);
         }
         position.stored.next = transaction.next;
-        if let Some(log_id) = &transaction.log_id {
+        if let Some(log_id) =
+            transaction.log_id.as_ref().filter(|_| planted != Some(Planted::FirstRecordForgotten))
+        {
             position.stored.log_id.get_or_insert_with(|| log_id.clone());
         }
         for parking in transaction.park {

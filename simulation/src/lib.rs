@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod actors;
+mod calm;
 mod checks;
 mod database;
 mod fleet;
 mod member;
+mod network;
 mod planted;
 mod ports;
 mod provider;

@@ -32,6 +32,8 @@ macro_rules! planted {
 }
 
 planted! {
+    /// the log's first record is not remembered, so that a topic made anew is not noticed
+    FirstRecordForgotten,
     /// an owner commits although another one has taken over
     NoEpochCheck,
     /// the position is moved behind the transaction, and may be lost

@@ -49,6 +49,8 @@ struct Request {
     refund_key: String,
     ask: Ask,
     sent_ms: i64,
+    /// It is on its way until then.
+    not_before_ms: i64,
     answer: Option<oneshot::Sender<Option<Told>>>,
 }
 
@@ -104,10 +106,11 @@ impl World {
 
     /// The provider does something about one request.
     pub(crate) fn provider_works(&mut self) {
-        if self.book.requests.is_empty() {
-            return;
-        }
-        let chosen = self.rng.below(self.book.requests.len());
+        let now_ms = self.now_ms;
+        let numbered = self.book.requests.iter().enumerate();
+        let arrived: Vec<usize> =
+            numbered.filter(|(_, request)| request.not_before_ms <= now_ms).map(|(index, _)| index).collect();
+        let Some(chosen) = self.rng.pick(&arrived).copied() else { return };
         let mut request = self.book.requests.swap_remove(chosen);
         let too_late = !self.book.can_bar && self.now_ms - request.sent_ms >= LATE_REQUEST_MS - 1_000;
         if too_late {
@@ -134,6 +137,7 @@ impl World {
                     self.tell(|| {
                         format!("the provider's answer is lost for {}: it may come late", what(&request))
                     });
+                    request.not_before_ms = self.now_ms + self.rng.between(0, 2_500);
                     self.book.requests.push(request);
                 }
                 _ => self.tell(|| format!("the provider never sees {}", what(&request))),
@@ -178,6 +182,7 @@ impl VirtualProvider {
                 refund_key,
                 ask,
                 sent_ms,
+                not_before_ms: sent_ms,
                 answer: Some(sender),
             });
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use simulation::{Outcome, Planted, run, run_and_tell};
 
 /// Schedules that every run of the tests makes; `make simulate` makes many more.
-const SCHEDULES: u64 = 2_000;
+const SCHEDULES: u64 = 1_500;
 /// Schedules within which each planted bug must be found.
 const BUDGET: u64 = 6_000;
 
