@@ -22,6 +22,8 @@ pub(crate) struct Answered {
     pub(crate) order_id: OrderId,
     pub(crate) number: CallNumber,
     pub(crate) answer: ProviderAnswer,
+    /// When the provider was asked: an answer says what was true then, however late it is applied.
+    pub(crate) asked_at: Timestamp,
 }
 
 /// What all partitions of a process share.
@@ -146,11 +148,12 @@ impl<P: Provider> Calls<P> {
             self.line.metrics.in_hand.inc();
         }
         let (line, sender, waker) = (Arc::clone(&self.line), self.sender.clone(), self.waker.clone());
+        let clock = self.clock;
         let wait = call.not_before.map(|not_before| not_before.since(self.now()));
         self.tasks.spawn(async move {
             let (order_id, number) = (call.order_id, call.number);
-            let Some(answer) = line.make(&call, wait, &superseded).await else { return };
-            if sender.send(Answered { order_id, number, answer }).await.is_ok() {
+            let Some((asked_at, answer)) = line.make(&call, wait, clock, &superseded).await else { return };
+            if sender.send(Answered { order_id, number, answer, asked_at }).await.is_ok() {
                 waker.wake();
             }
         });
@@ -179,8 +182,9 @@ impl<P: Provider> Line<P> {
         &self,
         call: &ProviderCall,
         wait: Option<Duration>,
+        clock: fn() -> Timestamp,
         superseded: &AtomicBool,
-    ) -> Option<ProviderAnswer> {
+    ) -> Option<(Timestamp, ProviderAnswer)> {
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
@@ -189,7 +193,7 @@ impl<P: Provider> Line<P> {
             return None;
         }
         let _in_flight = InFlight::new(&self.metrics);
-        let began = Instant::now();
+        let (began, asked_at) = (Instant::now(), clock());
         let answer = match AssertUnwindSafe(self.ask(call)).catch_unwind().await {
             Ok(answer) => answer,
             Err(_panic) => {
@@ -198,7 +202,7 @@ impl<P: Provider> Line<P> {
             }
         };
         self.metrics.called(&answer, began.elapsed());
-        Some(answer)
+        Some((asked_at, answer))
     }
 
     async fn ask(&self, call: &ProviderCall) -> ProviderAnswer {

@@ -131,7 +131,7 @@ impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
     async fn work(&mut self, tx: &mut S, now: Timestamp, outputs: &mut Outputs) -> Result<(), HandlerError> {
         self.staged = Staged::default();
         self.calls.take_answers(&mut self.answers, ANSWERS_PER_TRANSACTION);
-        self.apply_answers(tx, now, outputs).await?;
+        self.apply_answers(tx, outputs).await?;
         self.save(tx).await?;
         let key = LedgerKey { partition: self.partition, epoch: self.epoch, seq: self.ledger_seq };
         tx.append_movements(key, now, &self.staged.movements).await?;
@@ -252,7 +252,6 @@ impl<P: Provider> PaymentHandler<P> {
     async fn apply_answers(
         &mut self,
         tx: &mut impl PaymentStore,
-        now: Timestamp,
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
         let orders: Vec<OrderId> = self.answers.iter().map(|answered| answered.order_id).collect();
@@ -260,9 +259,9 @@ impl<P: Provider> PaymentHandler<P> {
             tracing::error!(%order_id, why, "a provider's answer is for a charge that can't be read");
         }
         let answers = std::mem::take(&mut self.answers);
-        for Answered { order_id, number, answer } in &answers {
+        for Answered { order_id, number, answer, asked_at } in &answers {
             let Some(PaymentRecord::Charge(charge)) = self.staged.records.get(order_id) else { continue };
-            let decision = answered(charge, *number, answer, now, &self.policy);
+            let decision = answered(charge, *number, answer, *asked_at, &self.policy);
             self.stage(*order_id, decision, outputs);
         }
         self.staged.answers = answers.len();

@@ -10,7 +10,8 @@ use crate::charge::{
 use crate::provider::{CallNumber, ChargeAnswer, ProviderAnswer, QueryAnswer, RefundAnswer, VoidAnswer};
 use crate::reply::{Answer, Cause, Decision, Movement, MovementKind, Reply, code};
 
-/// Decides the answer to call `number` of the charge, at `now`.
+/// Decides the answer to call `number` of the charge. `now` is when the provider was asked: what it did not know then it may
+/// know now, however late its answer is applied.
 ///
 /// A definite answer counts whenever it comes, also that of a call that has been superseded. One that says nothing
 /// counts only for the call the state waits for. Nothing is guessed: an unknown outcome is asked for again, with growing
