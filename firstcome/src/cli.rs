@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Token(Token),
     /// Hold a flash sale over HTTP against the running system and check what came of it
     Demo(Demo),
+    /// Make the topics in a Kafka of yours, or check those that are there
+    Topics(Topics),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -218,4 +220,17 @@ pub(crate) struct Demo {
     /// Do not compare the databases afterwards
     #[arg(long)]
     pub(crate) no_audit: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Topics {
+    /// Your Kafka
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka: String,
+    /// Partitions of each topic, fixed once it is made: as many replicas of a service can work at once
+    #[arg(long, value_name = "N", default_value_t = local_stack::topics::DEFAULT_PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub(crate) partitions: i32,
+    /// Brokers that hold a copy of each record; a majority of them must have it before it is acknowledged
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=5))]
+    pub(crate) replication: i32,
 }

@@ -16,6 +16,7 @@ mod services;
 mod status;
 mod supervisor;
 mod token;
+mod topics;
 mod up;
 
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(options) => status::run(&options).await,
         Command::Token(options) => token::run(&options),
         Command::Demo(options) => Box::pin(demo::run(&options)).await,
+        Command::Topics(options) => topics::run(&options).await,
     }
 }
 

@@ -55,6 +55,19 @@ fn says(output: &Output, code: i32, words: &str) {
     assert!(text.contains(words), "{words:?} is not in:\n{text}");
 }
 
+fn says_about_topics(endpoints: &str) {
+    let endpoints: serde_json::Value = serde_json::from_str(endpoints).unwrap();
+    let kafka = endpoints.get("kafka").and_then(serde_json::Value::as_str).unwrap();
+    let topics = |kafka: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firstcome"));
+        command.args(["topics", "--kafka", kafka]).args(more).output().unwrap()
+    };
+    says(&topics(kafka, &[]), 0, "all topics are there (partitions: 2, replicas: 1)");
+    says(&topics(kafka, &["--partitions", "3"]), 1, "has 2 partitions, but 3 are wanted");
+    says(&topics(kafka, &["--replication", "3"]), 1, "has 1 replicas of a partition, but 3 are wanted");
+    says(&topics(kafka, &["--replication", "6"]), 2, "6 is not in 1..=5");
+}
+
 fn owner(data: &Path) -> u32 {
     std::fs::read_to_string(data.join("run/lock")).unwrap().trim().parse().unwrap()
 }
@@ -75,6 +88,7 @@ async fn up_detached_then_a_second_up_a_crash_an_up_down_and_reset() {
     assert!(endpoints.contains(&url), "{endpoints}");
     let sale = ["demo", "--buyers", "20", "--units", "5", "--abandon", "0", "--decline", "0"];
     says(&shell.run(&sale), 0, "nothing oversold: 5 sold of 5");
+    says_about_topics(&endpoints);
 
     Signal::Kill.send(owner(&shell.data)).unwrap();
     testkit::eventually(Duration::from_secs(10), "the crash is noticed", async || {

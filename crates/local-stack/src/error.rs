@@ -130,6 +130,18 @@ pub enum StackError {
         /// How many it should have.
         wanted: usize,
     },
+    /// A topic exists with fewer replicas than wanted.
+    #[error(
+        "topic {topic} has {found} replicas of a partition, but {wanted} are wanted; Kafka's kafka-reassign-partitions.sh adds replicas"
+    )]
+    Replication {
+        /// Which topic.
+        topic: String,
+        /// How many it has.
+        found: usize,
+        /// How many it should have.
+        wanted: usize,
+    },
     /// Kafka refused an administrative request.
     #[error("Kafka refused to {what}: {reason}")]
     Topic {

@@ -23,6 +23,27 @@ pub struct TopicSpec {
     pub is_compacted: bool,
 }
 
+/// How a topic is spread over the brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Partitions of each topic; fixed once it is made.
+    pub partitions: i32,
+    /// Brokers that hold a copy of each record.
+    pub replication: i32,
+}
+
+impl Layout {
+    /// How many replicas must hold a record before it is acknowledged: two majorities share one, so the loss of a
+    /// minority loses nothing.
+    fn majority(self) -> &'static str {
+        match self.replication {
+            ..=1 => "1",
+            2 | 3 => "2",
+            _ => "3",
+        }
+    }
+}
+
 impl From<Topic> for TopicSpec {
     fn from(topic: Topic) -> Self {
         Self { name: topic.name().to_owned(), is_compacted: topic.is_compacted() }
@@ -34,8 +55,16 @@ impl From<Topic> for TopicSpec {
 /// # Errors
 /// [`StackError::Partitions`] when one exists with another number, [`StackError::Topic`] when Kafka refuses or doesn't answer within 20 s.
 pub async fn ensure(brokers: &str, partitions: i32) -> Result<(), StackError> {
+    ensure_replicated(brokers, Layout { partitions, replication: 1 }).await
+}
+
+/// As [`ensure`], for a cluster: a record is acknowledged once a majority of its replicas hold it.
+///
+/// # Errors
+/// As [`ensure`]; [`StackError::Replication`] when a topic exists with fewer replicas.
+pub async fn ensure_replicated(brokers: &str, layout: Layout) -> Result<(), StackError> {
     let all: Vec<TopicSpec> = Topic::ALL.into_iter().map(TopicSpec::from).collect();
-    create(brokers, &all, partitions).await
+    make(brokers, &all, layout).await
 }
 
 /// Makes the given topics unless they exist; as [`ensure`].
@@ -43,11 +72,15 @@ pub async fn ensure(brokers: &str, partitions: i32) -> Result<(), StackError> {
 /// # Errors
 /// As [`ensure`].
 pub async fn create(brokers: &str, topics: &[TopicSpec], partitions: i32) -> Result<(), StackError> {
+    make(brokers, topics, Layout { partitions, replication: 1 }).await
+}
+
+async fn make(brokers: &str, topics: &[TopicSpec], layout: Layout) -> Result<(), StackError> {
     let refused = |what: String| move |error: String| StackError::Topic { what, reason: error };
     let admin: AdminClient<DefaultClientContext> = kafka::client(brokers)
         .create()
         .map_err(|error| refused("accept a client".to_owned())(error.to_string()))?;
-    let new: Vec<NewTopic<'_>> = topics.iter().map(|topic| new_topic(topic, partitions)).collect();
+    let new: Vec<NewTopic<'_>> = topics.iter().map(|topic| new_topic(topic, layout)).collect();
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
     let results = admin
         .create_topics(&new, &options)
@@ -61,12 +94,13 @@ pub async fn create(brokers: &str, topics: &[TopicSpec], partitions: i32) -> Res
             Err((name, code)) => return Err(refused(format!("create topic {name}"))(code.to_string())),
         }
     }
-    check_partitions(admin, existing, partitions).await
+    check_existing(admin, existing, layout).await
 }
 
-fn new_topic(topic: &TopicSpec, partitions: i32) -> NewTopic<'_> {
-    let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1))
-        .set("message.timestamp.type", "LogAppendTime");
+fn new_topic(topic: &TopicSpec, layout: Layout) -> NewTopic<'_> {
+    let new = NewTopic::new(&topic.name, layout.partitions, TopicReplication::Fixed(layout.replication))
+        .set("message.timestamp.type", "LogAppendTime")
+        .set("min.insync.replicas", layout.majority());
     if topic.is_compacted {
         new.set("cleanup.policy", "compact")
     } else {
@@ -74,15 +108,16 @@ fn new_topic(topic: &TopicSpec, partitions: i32) -> NewTopic<'_> {
     }
 }
 
-async fn check_partitions(
+async fn check_existing(
     admin: AdminClient<DefaultClientContext>,
     topics: Vec<String>,
-    wanted: i32,
+    layout: Layout,
 ) -> Result<(), StackError> {
     if topics.is_empty() {
         return Ok(());
     }
-    let wanted = usize::try_from(wanted).unwrap_or_default();
+    let wanted = usize::try_from(layout.partitions).unwrap_or_default();
+    let replicas = usize::try_from(layout.replication).unwrap_or_default();
     let failed = |reason: String| StackError::Topic { what: "describe its topics".to_owned(), reason };
     let metadata = tokio::task::spawn_blocking(move || {
         admin.inner().fetch_metadata(None, TIMEOUT).map_err(|e| e.to_string())
@@ -94,6 +129,10 @@ async fn check_partitions(
         let found = topic.partitions().len();
         if found != wanted {
             return Err(StackError::Partitions { topic: topic.name().to_owned(), found, wanted });
+        }
+        let fewest = topic.partitions().iter().map(|partition| partition.replicas().len()).min();
+        if let Some(found) = fewest.filter(|found| *found < replicas) {
+            return Err(StackError::Replication { topic: topic.name().to_owned(), found, wanted: replicas });
         }
     }
     Ok(())

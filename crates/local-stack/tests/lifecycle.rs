@@ -50,6 +50,9 @@ async fn data_and_ports_survive_stops_kills_and_restarts_of_parts_and_of_the_who
     topics::ensure(&stack.kafka(), 2).await.expect("the topics are still there");
     let other = topics::ensure(&stack.kafka(), 3).await;
     assert!(matches!(other, Err(StackError::Partitions { found: 2, wanted: 3, .. })), "{other:?}");
+    let more =
+        topics::ensure_replicated(&stack.kafka(), topics::Layout { partitions: 2, replication: 3 }).await;
+    assert!(matches!(more, Err(StackError::Replication { found: 1, wanted: 3, .. })), "{more:?}");
     assert_eq!(count(&stack).await, 0);
 
     let (kafka, postgres) = (stack.kafka(), stack.postgres_url("api"));
