@@ -44,13 +44,14 @@ test: ## Set up and run every test, on private servers (ARGS go to cargo test)
 	@cargo build --locked --workspace --bins
 	@$(FILES) cargo test --locked --workspace $(ARGS)
 
-lint: ## Formatting, lints, what the documents name, and the proof that the pure packages do no I/O
-	@scripts/setup.sh
+lint: ## Formatting, lints, what the documents name, the containers' files, and the proof that the pure packages do no I/O
+	@scripts/setup.sh --lint
 	@cargo fmt --all -- --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-purity.sh
 	@scripts/crate-graph.sh --check
 	@scripts/check-docs.sh
+	@scripts/check-deploy.py
 
 simulate: ## Hundreds of thousands of seeded schedules of faults, on all cores (ARGS="--seed 4711" tells one)
 	@cargo run --release --locked --quiet -p simulation --bin simulate -- $(ARGS)

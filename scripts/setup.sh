@@ -2,9 +2,12 @@
 # Says what is missing on this machine and why it is needed, then installs it with apt. Does nothing, quickly, when all is there.
 #
 #   scripts/setup.sh          what `make up` needs
+#   scripts/setup.sh --lint   and what only `make lint` needs
 #   scripts/setup.sh --test   and what only the tests need
 set -euo pipefail
 
+for_lint=false
+[ "${1:-}" = "--lint" ] && for_lint=true
 for_tests=false
 [ "${1:-}" = "--test" ] && for_tests=true
 
@@ -49,6 +52,10 @@ missing() {
     fi
     [ -n "${KAFKA_HOME:-}" ] || have mvn || need maven "fetches Kafka's published jars (or set KAFKA_HOME to an unpacked Kafka 4)"
     have setsid && have setpriv || need util-linux "starts servers as another user, and in the background"
+    if $for_lint; then
+        have openssl || need openssl "makes the containers' secrets (lint)"
+        /usr/bin/python3 -c 'import yaml' 2>/dev/null || need python3-yaml "reads compose.yaml (lint)"
+    fi
     if $for_tests; then
         have kcat || need kcat "reads the topics as a stranger would (test)"
         /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || need python3-venv "holds the tools that judge the API's description (test)"
