@@ -11,6 +11,7 @@ pub use keys::KeysError;
 pub(crate) use keys::{Expectations, Keys};
 
 use crate::edge::Visit;
+use crate::notices::MailAddress;
 use crate::problem::Problem;
 
 /// What a verified token says.
@@ -19,6 +20,15 @@ pub(crate) struct Caller {
     pub(crate) id: CustomerId,
     pub(crate) customer: bool,
     pub(crate) admin: bool,
+    /// Where mail reaches them, if the token says so.
+    pub(crate) mail: Option<MailAddress>,
+}
+
+/// A caller with the role `customer` who wants something sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Buyer {
+    pub(crate) id: CustomerId,
+    pub(crate) mail: Option<MailAddress>,
 }
 
 /// A caller with the role `customer`.
@@ -67,6 +77,22 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let caller = caller(parts, state)?;
         if caller.customer { Ok(Self(caller.id)) } else { Err(forbidden("customer")) }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Buyer
+where
+    Keys: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let caller = caller(parts, state)?;
+        if caller.customer {
+            Ok(Self { id: caller.id, mail: caller.mail })
+        } else {
+            Err(forbidden("customer"))
+        }
     }
 }
 

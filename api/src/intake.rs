@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Refusal;
 use crate::metrics::IntakeMetrics;
+use crate::notices::MailAddress;
 use crate::orders::model::Order;
 use crate::orders::validate::ValidOrder;
 
@@ -44,6 +45,8 @@ pub(crate) struct Submission {
     /// The door let it not in: it is only looked for.
     pub(crate) refused: Option<Refusal>,
     pub(crate) fingerprint: String,
+    /// Where its customer wants to hear about the payment.
+    pub(crate) mail: Option<MailAddress>,
     pub(crate) traceparent: String,
 }
 
@@ -115,6 +118,8 @@ pub(crate) struct Means {
     /// How long after its arrival an order may reach the log.
     pub(crate) publish_within: Duration,
     pub(crate) acknowledged: mpsc::Sender<OrderId>,
+    /// Whether anybody is told by mail: else no address is kept.
+    pub(crate) tells_by_mail: bool,
     pub(crate) metrics: IntakeMetrics,
 }
 

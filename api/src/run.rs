@@ -20,6 +20,7 @@ use crate::auth::{Expectations, Keys};
 use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
 use crate::metrics::{HttpMetrics, IntakeMetrics};
+use crate::notices::{Mailer, Notices};
 use crate::orders::live::Live;
 use crate::products::cache::Catalogue;
 use crate::projection::{Orders, StockChanges, StockLevels};
@@ -254,6 +255,10 @@ impl Node {
         );
         start.consumer(Topic::StockEvents, StockChanges, Limits::default());
         start.door(admission)?;
+        if let Some(mail) = &settings.mail {
+            let mailer = Arc::new(Mailer::new(mail, &self.registry).context("mail can't be sent")?);
+            start.notices(mailer)?;
+        }
         Ok((start.consumers, failures))
     }
 
@@ -288,6 +293,7 @@ impl Node {
             policy: settings.policy,
             publish_within: Duration::from_millis(settings.publish_within_ms),
             acknowledged: noted,
+            tells_by_mail: settings.mail.is_some(),
             metrics: IntakeMetrics::register(&self.registry)?,
         };
         tasks.background.spawn(acknowledged::note(self.pool.clone(), notes, tasks.end.clone()));
@@ -322,6 +328,16 @@ impl Start<'_> {
         // Its figures would be taken for the projection's: they are labelled by topic.
         let unseen = (Status::default(), Metrics::register(&Registry::new())?);
         self.start("admission", Topic::OrderEvents, admission.settlements(), limits, unseen);
+        Ok(())
+    }
+
+    /// Tells customers by mail. Nothing waits for it.
+    fn notices(&mut self, mailer: Arc<Mailer>) -> anyhow::Result<()> {
+        let gather = Duration::from_millis(100);
+        let limits = Limits { pace_burst: 4, pace_per_second: 20, rest: 4, gather, ..Limits::default() };
+        // As the door's.
+        let unseen = (Status::default(), Metrics::register(&Registry::new())?);
+        self.start("notices", Topic::OrderEvents, Notices { mailer }, limits, unseen);
         Ok(())
     }
 

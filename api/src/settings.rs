@@ -7,6 +7,7 @@ use schemas::Policy;
 use serde::Deserialize;
 
 use crate::edge::EdgeSettings;
+use crate::notices::MailSettings;
 use crate::orders::live::LiveSettings;
 
 /// Settings of one api node. See `settings.toml` for what each means.
@@ -58,6 +59,9 @@ pub struct Settings {
     /// Deadlines of orders placed from now on.
     #[serde(default)]
     pub policy: Policy,
+    /// How customers hear about their payments by mail; without it they don't, and no address is kept.
+    #[serde(default)]
+    pub mail: Option<MailSettings>,
     /// Limits of live answers.
     #[serde(default)]
     pub live: LiveSettings,

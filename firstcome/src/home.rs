@@ -36,6 +36,11 @@ impl Home {
         self.dir.join("log").join(format!("{name}.log"))
     }
 
+    /// Mails that customers would get.
+    pub(crate) fn mailbox(&self) -> PathBuf {
+        self.dir.join("mail")
+    }
+
     pub(crate) fn run(&self, name: &str) -> PathBuf {
         self.dir.join("run").join(name)
     }

@@ -142,6 +142,13 @@ pub(crate) fn plan(
                     put("keys_file", home.keys().display().to_string());
                     let redis = vec![Value::String(stack.redis_url())];
                     settings.insert("redis_urls".to_owned(), Value::Array(redis));
+                    let mut mail = Table::new();
+                    mail.insert(
+                        "from".to_owned(),
+                        Value::String("Firstcome <orders@firstcome.invalid>".to_owned()),
+                    );
+                    mail.insert("mailbox".to_owned(), Value::String(home.mailbox().display().to_string()));
+                    settings.insert("mail".to_owned(), Value::Table(mail));
                     overrides::apply(set, Target::Policy, &mut settings);
                     listen = Some(address);
                 }

@@ -276,6 +276,7 @@ Firstcome is up.
   health       {api}/readyz
   endpoints    {data}/endpoints.json   (Kafka, PostgreSQL, Redis, metrics)
   logs         {data}/log/
+  mailbox      {data}/mail/   (mails to customers whose token has an address)
 
 Try it:
 

@@ -169,6 +169,14 @@ impl System {
         Client::new(self.apis(), id, self.token(id, &["customer"]))
     }
 
+    /// The same, with an address in the token.
+    pub fn customer_with_mail(&self, address: &str) -> Client {
+        let id = Uuid::new_v4();
+        let output = self.run(&["token", "--customer", &id.to_string(), "--email", address]);
+        let token = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        Client::new(self.apis(), id, token)
+    }
+
     /// Somebody who uses the API: an admin.
     pub fn admin(&self) -> Client {
         let id = Uuid::new_v4();

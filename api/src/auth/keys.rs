@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::auth::Caller;
+use crate::notices::MailAddress;
 
 /// How often the file is looked at.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -115,6 +116,8 @@ struct Claims {
     sub: String,
     #[serde(default)]
     roles: Vec<String>,
+    #[serde(default)]
+    email: Option<String>,
 }
 
 struct Key {
@@ -174,7 +177,8 @@ impl Keys {
             .claims;
         let id = Uuid::parse_str(&claims.sub).map_err(|_not_a_uuid| Refusal::Invalid)?;
         let has = |role: &str| claims.roles.iter().any(|held| held == role);
-        Ok(Caller { id: CustomerId(id), customer: has("customer"), admin: has("admin") })
+        let mail = claims.email.as_deref().and_then(MailAddress::new);
+        Ok(Caller { id: CustomerId(id), customer: has("customer"), admin: has("admin"), mail })
     }
 }
 

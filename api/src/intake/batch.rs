@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::store::{self, IntakeRow, PresentRow, Product};
 use super::{Means, Outcome, Submission, Waiting, now};
+use crate::notices::MailAddress;
 use crate::orders::model::{Order, total};
 
 /// How long the database may take before it counts as away; nothing is kept yet.
@@ -24,6 +25,7 @@ const KEEP_WITHIN: Duration = Duration::from_secs(5);
 struct Prepared {
     row: IntakeRow,
     order: Order,
+    mail: Option<MailAddress>,
     traceparent: String,
     reply: oneshot::Sender<Outcome>,
 }
@@ -103,7 +105,8 @@ fn prepare(
         };
         match made {
             Ok((row, order)) => {
-                prepared.push(Prepared { row, order, traceparent: submission.traceparent, reply });
+                let Submission { mail, traceparent, .. } = submission;
+                prepared.push(Prepared { row, order, mail, traceparent, reply });
             }
             Err(outcome) => refused.push(Refused { submission, reply, outcome }),
         }
@@ -185,7 +188,10 @@ async fn keep(means: &Means, prepared: Vec<Prepared>, refused: Vec<Refused>) -> 
     let mut sending = Vec::with_capacity(first.len());
     if !first.is_empty() {
         let rows: Vec<IntakeRow> = first.iter().map(|prepared| prepared.row.clone()).collect();
-        match insert(means, &rows).await {
+        let mails = first.iter().filter(|_| means.tells_by_mail);
+        let mails: Vec<_> =
+            mails.filter_map(|prepared| Some((prepared.row.order_id, prepared.mail.as_ref()?))).collect();
+        match insert(means, &rows, &mails).await {
             Ok(inserted) => {
                 for prepared in first {
                     if inserted.contains(&prepared.row.order_id) {
@@ -249,8 +255,12 @@ impl Failure {
     }
 }
 
-async fn insert(means: &Means, rows: &[IntakeRow]) -> Result<HashSet<OrderId>, Failure> {
-    match tokio::time::timeout(KEEP_WITHIN, store::insert(&means.pool, rows)).await {
+async fn insert(
+    means: &Means,
+    rows: &[IntakeRow],
+    mails: &[(OrderId, &MailAddress)],
+) -> Result<HashSet<OrderId>, Failure> {
+    match tokio::time::timeout(KEEP_WITHIN, store::insert(&means.pool, rows, mails)).await {
         Ok(Ok(inserted)) => Ok(inserted),
         Ok(Err(error)) => {
             let failure = Failure::of(&error);

@@ -7,6 +7,8 @@ use sqlx::types::Uuid;
 use sqlx::types::chrono::{DateTime, Utc};
 use sqlx::{PgPool, Row};
 
+use crate::notices::{MailAddress, keep_addresses};
+
 /// What an order needs to know about a product.
 #[derive(Debug, Clone)]
 pub(super) struct Product {
@@ -61,8 +63,27 @@ pub(super) async fn products(pool: &PgPool, skus: &[&str]) -> sqlx::Result<HashM
     Ok(products)
 }
 
-/// Keeps the rows whose order id is new; says which. Rows of one call have different ids.
-pub(super) async fn insert(pool: &PgPool, rows: &[IntakeRow]) -> sqlx::Result<HashSet<OrderId>> {
+/// Keeps the rows whose order id is new, with the addresses of these, if any; says which. Rows of one call have different ids.
+pub(super) async fn insert(
+    pool: &PgPool,
+    rows: &[IntakeRow],
+    mails: &[(OrderId, &MailAddress)],
+) -> sqlx::Result<HashSet<OrderId>> {
+    if mails.is_empty() {
+        return insert_rows(pool, rows).await;
+    }
+    let mut tx = messaging::begin(pool).await?;
+    let inserted = insert_rows(&mut *tx, rows).await?;
+    let mails: Vec<_> = mails.iter().filter(|(order_id, _)| inserted.contains(order_id)).copied().collect();
+    keep_addresses(&mut tx, &mails).await?;
+    tx.commit().await?;
+    Ok(inserted)
+}
+
+async fn insert_rows(
+    executor: impl sqlx::PgExecutor<'_>,
+    rows: &[IntakeRow],
+) -> sqlx::Result<HashSet<OrderId>> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.order_id.uuid()).collect();
     let customers: Vec<Uuid> = rows.iter().map(|row| row.customer_id.uuid()).collect();
     let fingerprints: Vec<&str> = rows.iter().map(|row| row.fingerprint.as_str()).collect();
@@ -79,7 +100,7 @@ pub(super) async fn insert(pool: &PgPool, rows: &[IntakeRow]) -> sqlx::Result<Ha
     .bind(fingerprints)
     .bind(times)
     .bind(commands)
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?;
     Ok(inserted.into_iter().map(OrderId).collect())
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::admission::Refusal;
 use crate::app::App;
-use crate::auth::Customer;
+use crate::auth::Buyer;
 use crate::http::body::{Json, idempotency_key};
 use crate::http::context::Trace;
 use crate::intake::{Outcome, Submission};
@@ -51,7 +51,7 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(2_900);
     security(("bearer" = ["customer"]))
 )]
 pub(crate) async fn submit(
-    Customer(customer_id): Customer,
+    Buyer { id: customer_id, mail }: Buyer,
     State(app): State<App>,
     Extension(trace): Extension<Trace>,
     headers: HeaderMap,
@@ -69,6 +69,7 @@ pub(crate) async fn submit(
         order,
         tickets: HashMap::new(),
         refused: None,
+        mail,
         traceparent: trace.traceparent(),
     };
     let skus: Vec<Sku> = submission.order.lines.iter().map(|(sku, _)| sku.clone()).collect();

@@ -8,6 +8,7 @@ mod catalogue;
 mod edge;
 mod intake;
 mod live_stock;
+mod notices;
 mod openapi;
 mod orders;
 mod outages;

@@ -8,13 +8,14 @@ mod catalogue;
 mod edge;
 mod lifecycle;
 mod live;
+mod notices;
 mod openapi;
 mod orders;
 mod topics;
 
 static SYSTEM: OnceCell<System> = OnceCell::const_new();
 
-/// One system for all tests here: a day has 3 seconds, two api nodes.
+/// One system for all tests here: a day has 3 seconds, two of each service.
 async fn system() -> &'static System {
     SYSTEM
         .get_or_init(|| {
@@ -29,6 +30,12 @@ async fn system() -> &'static System {
                     "charge_within=6s",
                     "--replicas",
                     "api=2",
+                    "--replicas",
+                    "order-orchestrator=2",
+                    "--replicas",
+                    "stock-worker=2",
+                    "--replicas",
+                    "payment-worker=2",
                 ],
             )
         })
