@@ -328,6 +328,7 @@ impl<P: Ports> Owner<P> {
         if !owned.unpublished.is_empty() {
             return self.publish().await;
         }
+        self.pace.ended(now.elapsed);
         if !owned.begun {
             return self.begin().await;
         }

@@ -43,11 +43,15 @@ impl Pace {
     /// How long until the next transaction may begin; zero: now.
     pub(crate) fn wait(&mut self, now: Duration) -> Duration {
         self.refill(now);
+        let token = if self.tokens >= 1.0 { 0.0 } else { (1.0 - self.tokens) / self.per_second };
+        self.rest_until.saturating_sub(now).max(Duration::from_secs_f64(token))
+    }
+
+    /// The transaction that began last, if there was one since, has ended, and what it led to is published.
+    pub(crate) fn ended(&mut self, now: Duration) {
         if let Some(begun) = self.begun.take() {
             self.rest_until = now + now.saturating_sub(begun) * self.rest;
         }
-        let token = if self.tokens >= 1.0 { 0.0 } else { (1.0 - self.tokens) / self.per_second };
-        self.rest_until.saturating_sub(now).max(Duration::from_secs_f64(token))
     }
 
     /// A transaction begins.
@@ -108,9 +112,14 @@ mod tests {
         let mut pace = Pace::new(8, 1_000, 3);
         let ms = Duration::from_millis;
         pace.spend(ms(100));
+        pace.ended(ms(110));
+        pace.ended(ms(111));
         assert_eq!(pace.wait(ms(110)), ms(30), "10 ms of work");
         assert_eq!(pace.wait(ms(125)), ms(15));
         assert_eq!(pace.wait(ms(140)), ms(0));
+        pace.spend(ms(200));
+        pace.ended(ms(201));
+        assert_eq!(pace.wait(ms(60_000)), ms(0), "quiet is no work");
     }
 
     #[test]
