@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+/// A transaction that waited for a database that was away is no reason to rest for long.
+const REST_AT_MOST: Duration = Duration::from_millis(250);
+
 /// Bounds the transactions of a partition per second, without delaying the first ones after quiet: a token bucket.
 ///
 /// A batch costs about the same however small it is, so under steady load fewer, larger batches save most of the
@@ -50,7 +53,8 @@ impl Pace {
     /// The transaction that began last, if there was one since, has ended, and what it led to is published.
     pub(crate) fn ended(&mut self, now: Duration) {
         if let Some(begun) = self.begun.take() {
-            self.rest_until = now + now.saturating_sub(begun) * self.rest;
+            let rest = now.saturating_sub(begun).saturating_mul(self.rest);
+            self.rest_until = now + rest.min(REST_AT_MOST);
         }
     }
 
@@ -120,6 +124,9 @@ mod tests {
         pace.spend(ms(200));
         pace.ended(ms(201));
         assert_eq!(pace.wait(ms(60_000)), ms(0), "quiet is no work");
+        pace.spend(ms(61_000));
+        pace.ended(ms(64_000));
+        assert_eq!(pace.wait(ms(64_000)), REST_AT_MOST, "nor is an outage");
     }
 
     #[test]
