@@ -245,9 +245,15 @@ impl Ask<'_> {
             ChargeState::Requested { .. } | ChargeState::Unknown { .. } | ChargeState::Closing { .. } => {
                 known.clone()
             }
-            ChargeState::Failed { stuck: Stuck::Charge | Stuck::Close, asked, .. } => {
+            ChargeState::Failed { stuck: Stuck::Charge, asked, .. } => {
                 let call = known.call_at_once(self.cause.time);
                 known.moved(ChargeState::Unknown { charge: asked.clone(), call })
+            }
+            // Goes on closing: attempts of a charge and of its closing are not to be compared.
+            ChargeState::Failed { stuck: Stuck::Close, asked, .. } => {
+                let (close, step) = (asked.clone(), ClosingStep::Void);
+                let call = known.call_at_once(self.cause.time);
+                known.moved(ChargeState::Closing { charge: None, close, step, call })
             }
             ChargeState::Declined { .. }
             | ChargeState::Closed { .. }
