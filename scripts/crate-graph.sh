@@ -20,8 +20,9 @@ refuse() {
 
 while read -r from to; do
     case "$from $to" in
-        "firstcome "* | "system-tests testkit") ;;
+        "firstcome "* | "system-tests testkit" | "system-tests order-orchestrator") ;;
         "simulation order-orchestrator" | "simulation stock-worker" | "simulation payment-worker") ;;
+        "sagactl order-orchestrator" | "sagactl stock-worker" | "sagactl payment-worker") ;;
         *" api" | *" order-orchestrator" | *" stock-worker" | *" payment-worker")
             refuse "$from depends on the service $to: services meet on topics only"
             ;;

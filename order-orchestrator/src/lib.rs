@@ -19,10 +19,10 @@ use crate::handler::SagaHandlers;
 
 pub use cache::Unsaved;
 pub use handler::SagaHandler;
-pub use messages::SagaInput;
+pub use messages::{SagaInput, decode, output};
 pub use metrics::SagaMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
-pub use store::{Ahead, SagaStore, StoredSaga};
+pub use store::{Ahead, PresentSaga, ReadError, SagaReader, SagaStore, StoredSaga};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "order-orchestrator";

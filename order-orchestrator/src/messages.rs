@@ -21,7 +21,10 @@ pub struct SagaInput {
 
 /// Reads an input, and refuses one that does not belong where it is: under another key it would be in another
 /// partition than the rest of its order.
-pub(crate) fn decode(record: &Record) -> Result<SagaInput, DecodeError> {
+///
+/// # Errors
+/// Why the record is no input of a saga.
+pub fn decode(record: &Record) -> Result<SagaInput, DecodeError> {
     let envelope = Envelope::<OrderSagaMessage>::decode(&record.value)?;
     let malformed = |why: &str| DecodeError::Malformed {
         message_type: envelope.message.type_name().to_owned(),
@@ -36,7 +39,7 @@ pub(crate) fn decode(record: &Record) -> Result<SagaInput, DecodeError> {
 }
 
 /// The record of an effect: the `index`-th that `input` led to, so that a repeat has the same id.
-pub(crate) fn output(input: &SagaInput, record: &Record, index: u32, effect: Effect) -> Output {
+pub fn output(input: &SagaInput, record: &Record, index: u32, effect: Effect) -> Output {
     let order_id = input.order_id;
     let wrap = Wrap {
         message_id: MessageId::caused_by(input.message_id, index),

@@ -33,9 +33,13 @@ fn target_folder() -> PathBuf {
 }
 
 fn firstcome() -> PathBuf {
+    binary("firstcome")
+}
+
+fn binary(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let profile = exe.parent().and_then(Path::parent).unwrap();
-    let binary = profile.join("firstcome");
+    let binary = profile.join(name);
     assert!(binary.is_file(), "{} is missing: run `cargo build` first", binary.display());
     binary
 }
@@ -122,6 +126,22 @@ impl System {
             .unwrap()
     }
 
+    /// Runs a `sagactl` command against this system.
+    pub fn sagactl(&self, arguments: &[&str]) -> Said {
+        let endpoints = self.data().join("endpoints.json");
+        let command = Command::new(binary("sagactl"))
+            .args(arguments)
+            .env("SAGACTL_ENDPOINTS", endpoints)
+            .env("SAGACTL_OPERATOR", "kim")
+            .output()
+            .unwrap();
+        Said {
+            code: command.status.code().unwrap(),
+            out: String::from_utf8(command.stdout).unwrap(),
+            error: String::from_utf8(command.stderr).unwrap(),
+        }
+    }
+
     /// The folder with data, logs and pid files.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
@@ -181,6 +201,32 @@ impl System {
     pub fn admin(&self) -> Client {
         let id = Uuid::new_v4();
         Client::new(self.apis(), id, self.token(id, &["admin"]))
+    }
+}
+
+/// What an operator's command said.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub error: String,
+}
+
+impl Said {
+    /// Standard output, if the exit code is this one; else panics with everything.
+    #[track_caller]
+    pub fn expect(&self, code: i32) -> &str {
+        assert_eq!(self.code, code, "{}\n{}", self.out, self.error);
+        &self.out
+    }
+
+    /// The same, as JSON.
+    #[track_caller]
+    pub fn json(&self, code: i32) -> Value {
+        serde_json::from_str(self.expect(code)).unwrap()
     }
 }
 

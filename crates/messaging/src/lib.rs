@@ -30,4 +30,4 @@ pub use reader::{LogReader, TailFrom, tail};
 pub use record::{Headers, NextOffset, Offset, Output, Outputs, ParkingKey, Received, Record};
 pub use runtime::{ConsumerConfig, run, wall_clock};
 pub use status::Status;
-pub use store::{begin, migrate};
+pub use store::{GroupPosition, ParkedRecord, begin, migrate, parked, positions};

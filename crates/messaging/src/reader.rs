@@ -119,6 +119,21 @@ impl LogReader {
         self.consumer.fetch_watermarks(topic, partition, ASK)
     }
 
+    /// The offset of the first record that was appended at `time` or later; the end of the log if there is none.
+    ///
+    /// # Errors
+    /// If no broker answers, or there is no such partition.
+    pub fn offset_at(&self, topic: &str, partition: i32, time: Timestamp) -> Result<i64, KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, KafkaOffset::Offset(time.as_millis().max(0)))?;
+        let found = self.consumer.offsets_for_times(list, ASK)?;
+        let offset = found.find_partition(topic, partition).and_then(|found| found.offset().to_raw());
+        match offset.filter(|offset| *offset >= 0) {
+            Some(offset) => Ok(offset),
+            None => Ok(self.bounds(topic, partition)?.1),
+        }
+    }
+
     /// Reads the records `from..to` of a partition, as far as they exist.
     ///
     /// # Errors

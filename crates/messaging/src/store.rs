@@ -34,6 +34,101 @@ pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>
     }
 }
 
+/// Where a consumer group stands in a partition, by its own database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The group.
+    pub group: String,
+    /// What it reads.
+    pub topic: String,
+    /// Which part of it.
+    pub partition: i32,
+    /// Everything before it is in the state.
+    pub next: NextOffset,
+    /// The cluster it reads from.
+    pub cluster_id: String,
+    /// The log it reads from, once that had a record.
+    pub log_id: Option<String>,
+    /// Raised at each take-over.
+    pub epoch: i64,
+}
+
+/// Every position of a database. For people who look on; the runtime has its own.
+///
+/// # Errors
+/// If the database can't be read.
+pub async fn positions(connection: &mut PgConnection) -> Result<Vec<GroupPosition>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT consumer_group, topic, partition_id, next_offset, cluster_id, log_id, epoch FROM messaging_position
+         ORDER BY consumer_group, topic, partition_id",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(GroupPosition {
+                group: row.try_get("consumer_group")?,
+                topic: row.try_get("topic")?,
+                partition: row.try_get("partition_id")?,
+                next: NextOffset(row.try_get("next_offset")?),
+                cluster_id: row.try_get("cluster_id")?,
+                log_id: row.try_get("log_id")?,
+                epoch: row.try_get("epoch")?,
+            })
+        })
+        .collect()
+}
+
+/// A record that a group has set aside, as its database keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedRecord {
+    /// The group.
+    pub group: String,
+    /// The record, as it was read.
+    pub record: Record,
+    /// What it is parked together with.
+    pub key: ParkingKey,
+    /// One word for why, see [`ParkCause`].
+    pub cause: String,
+    /// The error.
+    pub detail: String,
+    /// When, by the database's clock.
+    pub parked_at: Timestamp,
+}
+
+/// Every parked record of a database, in the order of group, topic, partition and offset; with `key` only those parked
+/// under it.
+///
+/// # Errors
+/// If the database can't be read.
+pub async fn parked(
+    connection: &mut PgConnection,
+    key: Option<&ParkingKey>,
+) -> Result<Vec<ParkedRecord>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT consumer_group, topic, partition_id, record_offset, record_time_ms, record_key, headers, value, parking_key,
+                cause, detail, (extract(epoch FROM parked_at) * 1000)::bigint AS parked_at_ms
+           FROM messaging_parked WHERE $1::text IS NULL OR parking_key = $1
+          ORDER BY consumer_group, topic, partition_id, record_offset",
+    )
+    .bind(key.map(|key| &key.0))
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let topic: String = row.try_get("topic")?;
+            Ok(ParkedRecord {
+                group: row.try_get("consumer_group")?,
+                record: parked_record(row, row.try_get("partition_id")?, &topic.into())?,
+                key: ParkingKey(row.try_get("parking_key")?),
+                cause: row.try_get("cause")?,
+                detail: row.try_get("detail")?,
+                parked_at: Timestamp::from_millis(row.try_get("parked_at_ms")?),
+            })
+        })
+        .collect()
+}
+
 /// Which position is meant.
 #[derive(Debug, Clone)]
 pub(crate) struct PositionKey {

@@ -1,6 +1,10 @@
 //! The only code that knows the tables, behind the [`SagaStore`] that the owner works on. Rows are looked up by `LATERAL (.. OFFSET 0)`: the planner can't turn that into a
 //! scan of a whole partition, however empty the table was when the plan was made.
 
+mod read;
+
+pub use read::{PresentSaga, ReadError, SagaReader};
+
 use std::future::Future;
 
 use chrono::{DateTime, Utc};

@@ -10,6 +10,7 @@ mod lifecycle;
 mod live;
 mod notices;
 mod openapi;
+mod operator;
 mod orders;
 mod topics;
 

@@ -1,0 +1,230 @@
+//! `at` and `diff`: an order as it was, folded from the log.
+
+use std::collections::BTreeMap;
+
+use domain_types::{OrderId, Timestamp};
+use messaging::Record;
+use order_orchestrator::PresentSaga;
+use saga::{Saga, fold};
+use schemas::{Message, Topic};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{At, Diff};
+use crate::failure::{Failure, Verdict};
+use crate::list::short;
+use crate::log::{Walk, recorded_parkings};
+use crate::servers::Servers;
+use crate::show;
+use crate::terminal::{Terminal, Tone, plain};
+use crate::view::SagaView;
+
+/// An input that was applied.
+#[derive(Debug, Clone, Serialize)]
+struct Applied {
+    at: Timestamp,
+    rule: &'static str,
+    partition: i32,
+    offset: i64,
+}
+
+/// The order after everything for which `until` holds.
+struct Then {
+    partition: i32,
+    saga: Option<Saga>,
+    last: Option<Applied>,
+}
+
+async fn then(
+    servers: &Servers,
+    order_id: OrderId,
+    until: impl Fn(&Record) -> bool + Send + 'static,
+) -> Result<Then, Failure> {
+    let (present, history, mut snapshot) = show::find(servers, order_id).await?;
+    let partition = present.partition;
+    let positions = snapshot.positions().await?;
+    let end =
+        positions.iter().find(|position| position.partition == partition).map_or(0, |found| found.next.0);
+    let begin = history.iter().map(|entry| entry.offset).min().unwrap_or(0);
+    let reader = servers.log()?;
+    let folding = tokio::task::spawn_blocking(move || {
+        let recorded = recorded_parkings(&reader)?.remove(&partition).unwrap_or_default();
+        let mut walk = Walk::new(recorded);
+        let (mut saga, mut last, mut over) = (None, None, false);
+        let key = order_id.to_string();
+        reader.read(Topic::OrderSaga.name(), partition, begin, end, |record| {
+            over = over || !until(&record);
+            if over || record.key_str() != Some(&key) {
+                return;
+            }
+            walk.next(record, |record, input| {
+                let (after, decision) = fold(saga.take(), &input.message, record.time);
+                saga = after;
+                if decision.advance().is_some() {
+                    let (rule, offset) = (input.message.type_name(), record.offset.0);
+                    last = Some(Applied { at: record.time, rule, partition, offset });
+                }
+            });
+        })?;
+        Ok::<_, Failure>((saga, last))
+    });
+    let (saga, last) = folding.await.map_err(|error| Failure::away(error.to_string()))??;
+    Ok(Then { partition, saga, last })
+}
+
+#[derive(Serialize)]
+struct Was {
+    order_id: OrderId,
+    after: Option<Applied>,
+    saga: Option<SagaView>,
+}
+
+fn view(order_id: OrderId, then: &Then) -> Option<SagaView> {
+    let saga = then.saga.clone()?;
+    Some(SagaView::new(&PresentSaga { order_id, partition: then.partition, saga }))
+}
+
+pub(crate) async fn at(servers: &Servers, options: &At, terminal: &Terminal) -> Result<Verdict, Failure> {
+    let (time, offset) = (options.time, options.offset);
+    let until = move |record: &Record| {
+        time.is_none_or(|time| record.time <= time) && offset.is_none_or(|offset| record.offset.0 <= offset)
+    };
+    let then = then(servers, options.order, until).await?;
+    let was = Was { order_id: options.order, after: then.last.clone(), saga: view(options.order, &then) };
+    if terminal.json {
+        terminal.json(&was)?;
+    } else {
+        match (&was.saga, &was.after) {
+            (Some(saga), Some(after)) => print(saga, after, terminal),
+            _ => terminal.line(format!("order {} had not begun then", options.order)),
+        }
+    }
+    Ok(Verdict::found_if(was.saga.is_none()))
+}
+
+fn print(saga: &SagaView, after: &Applied, terminal: &Terminal) {
+    let reason = saga.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let head = format!("Order {} was {}{reason}", saga.order_id, saga.state.as_str());
+    terminal.line(terminal.toned(Tone::Bold, &head));
+    terminal.line(format!(
+        "  since {} at {} (order-saga/{}@{}), version {}",
+        after.rule,
+        terminal.time(after.at),
+        after.partition,
+        after.offset,
+        saga.version
+    ));
+    for line in &saga.lines {
+        let stage = crate::describe::word(&line.stage);
+        terminal.line(format!("  line {}: {} of {}, {stage}", line.line, line.quantity, plain(&line.sku)));
+    }
+    if let Some(payment) = &saga.payment {
+        terminal.line(format!(
+            "  payment: {}, {}",
+            plain(&payment.method),
+            plain(&crate::describe::word(&payment.stage))
+        ));
+    }
+    for waiting in &saga.waiting_for {
+        terminal.line(format!("  waited for {}", short(waiting)));
+    }
+}
+
+/// One field that changed.
+#[derive(Debug, Serialize, PartialEq)]
+pub(crate) struct Change {
+    pub(crate) field: String,
+    pub(crate) from: Value,
+    pub(crate) to: Value,
+}
+
+/// The fields that differ, by their path.
+pub(crate) fn changes<T: Serialize>(from: &T, to: &T) -> Vec<Change> {
+    let flat = |value: &T| {
+        let mut fields = BTreeMap::new();
+        flatten("", serde_json::to_value(value).unwrap_or(Value::Null), &mut fields);
+        fields
+    };
+    let (from, to) = (flat(from), flat(to));
+    let mut names: Vec<&String> = from.keys().chain(to.keys()).collect();
+    names.sort();
+    names.dedup();
+    let value =
+        |fields: &BTreeMap<String, Value>, name: &str| fields.get(name).cloned().unwrap_or(Value::Null);
+    names
+        .into_iter()
+        .map(|name| Change { field: name.clone(), from: value(&from, name), to: value(&to, name) })
+        .filter(|change| change.from != change.to)
+        .collect()
+}
+
+fn flatten(path: &str, value: Value, fields: &mut BTreeMap<String, Value>) {
+    let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                flatten(&join(&name), value, fields);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.into_iter().enumerate() {
+                flatten(&join(&index.to_string()), value, fields);
+            }
+        }
+        value => {
+            fields.insert(path.to_owned(), value);
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Differs {
+    order_id: OrderId,
+    from: Timestamp,
+    to: Timestamp,
+    changes: Vec<Change>,
+}
+
+pub(crate) async fn diff(servers: &Servers, options: &Diff, terminal: &Terminal) -> Result<Verdict, Failure> {
+    let (from, to) = (options.from, options.to);
+    if from >= to {
+        return Err(Failure::usage("--from must be before --to"));
+    }
+    let earlier = then(servers, options.order, move |record| record.time <= from).await?;
+    let later = then(servers, options.order, move |record| record.time <= to).await?;
+    let changes = changes(&view(options.order, &earlier), &view(options.order, &later));
+    if terminal.json {
+        terminal.json(&Differs { order_id: options.order, from, to, changes })?;
+        return Ok(Verdict::Fine);
+    }
+    if changes.is_empty() {
+        terminal.line(format!("nothing happened to order {} between them", options.order));
+    }
+    for change in &changes {
+        terminal.line(format!(
+            "{}: {} -> {}",
+            plain(&change.field),
+            plain(&change.from.to_string()),
+            plain(&change.to.to_string())
+        ));
+    }
+    Ok(Verdict::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_named_by_its_path() {
+        let from = json!({"a": 1, "lines": [{"stage": "held", "units": 2}], "gone": true});
+        let to = json!({"a": 1, "lines": [{"stage": "sold", "units": 2}], "came": "x"});
+        let found: Vec<String> = changes(&from, &to)
+            .iter()
+            .map(|change| format!("{} {} {}", change.field, change.from, change.to))
+            .collect();
+        assert_eq!(found, ["came null \"x\"", "gone true null", "lines.0.stage \"held\" \"sold\""]);
+    }
+}

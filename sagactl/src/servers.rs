@@ -1,0 +1,161 @@
+//! Where Kafka and the databases are: flags, else environment, else `endpoints.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use messaging::{LogReader, Publisher};
+use order_orchestrator::SagaReader;
+use serde::Deserialize;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::failure::Failure;
+
+/// The name to Kafka and PostgreSQL.
+const NAME: &str = "sagactl";
+/// How long a server may take to let us in.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How servers are found.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Servers")]
+pub(crate) struct Servers {
+    /// File that `firstcome up` leaves
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = ".firstcome/endpoints.json",
+        env = "SAGACTL_ENDPOINTS"
+    )]
+    endpoints: PathBuf,
+    /// Kafka, instead of the file's
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "SAGACTL_KAFKA")]
+    kafka: Option<String>,
+    /// A service's database (orchestrator, stock, payment, api), instead of the file's; repeatable
+    #[arg(
+        long = "database",
+        global = true,
+        value_name = "SERVICE=URL",
+        env = "SAGACTL_DATABASES",
+        value_delimiter = ' ',
+        hide_env_values = true
+    )]
+    databases: Vec<Database>,
+}
+
+/// `SERVICE=URL`.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    service: String,
+    url: String,
+}
+
+impl FromStr for Database {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = ["orchestrator", "stock", "payment", "api"];
+        match text.split_once('=') {
+            Some((service, url)) if known.contains(&service) && !url.is_empty() => {
+                Ok(Self { service: service.to_owned(), url: url.to_owned() })
+            }
+            _ => Err(format!("SERVICE=URL is needed, with a service of {}", known.join(", "))),
+        }
+    }
+}
+
+/// What of `endpoints.json` is needed here.
+#[derive(Debug, Deserialize)]
+struct Endpoints {
+    kafka: String,
+    postgres: BTreeMap<String, Vec<String>>,
+}
+
+impl Servers {
+    fn file(&self, wanted: &str) -> Result<Endpoints, Failure> {
+        let path = self.endpoints.display();
+        let text = std::fs::read_to_string(&self.endpoints).map_err(|error| {
+            Failure::away(format!(
+                "{wanted} is not known: {path} can't be read ({error}); start the system, or name the servers with --endpoints, \
+                 --kafka and --database"
+            ))
+        })?;
+        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{path} is not right: {error}")))
+    }
+
+    /// `host:port` of Kafka.
+    pub(crate) fn kafka(&self) -> Result<String, Failure> {
+        match &self.kafka {
+            Some(kafka) => Ok(kafka.clone()),
+            None => Ok(self.file("Kafka")?.kafka),
+        }
+    }
+
+    fn urls(&self, service: &str) -> Result<Vec<String>, Failure> {
+        let named = self.databases.iter().filter(|database| database.service == service);
+        let named: Vec<String> = named.map(|database| database.url.clone()).collect();
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        let found = self.file(&format!("the {service} database"))?.postgres.remove(service);
+        found.filter(|urls| !urls.is_empty()).ok_or_else(|| {
+            Failure::usage(format!("{} names no database of {service}", self.endpoints.display()))
+        })
+    }
+
+    /// The databases of a service. Whatever role the URL names: nothing can be changed through them.
+    pub(crate) async fn databases(&self, service: &str) -> Result<Vec<PgPool>, Failure> {
+        let mut pools = Vec::new();
+        for url in self.urls(service)? {
+            pools.push(looking_on(&url, service).await?);
+        }
+        Ok(pools)
+    }
+
+    /// A snapshot of each of the orchestrator's databases.
+    pub(crate) async fn sagas(&self) -> Result<Vec<SagaReader>, Failure> {
+        let mut readers = Vec::new();
+        for pool in self.databases("orchestrator").await? {
+            readers.push(SagaReader::open(&pool).await?);
+        }
+        Ok(readers)
+    }
+
+    /// A reader of logs, once Kafka has answered.
+    pub(crate) fn log(&self) -> Result<LogReader, Failure> {
+        let kafka = self.kafka()?;
+        let reader = LogReader::new(&kafka)?;
+        reader
+            .cluster_id()
+            .map_err(|error| Failure::away(format!("Kafka at {kafka} does not answer: {error}")))?;
+        Ok(reader)
+    }
+
+    /// A producer, once Kafka has answered.
+    pub(crate) async fn publisher(&self) -> Result<Publisher, Failure> {
+        let kafka = self.kafka()?;
+        let publisher = Publisher::giving_up_after(&kafka, NAME, Duration::from_secs(10))?;
+        for _try in 0..3 {
+            if publisher.reachable().await.is_ok() {
+                return Ok(publisher);
+            }
+        }
+        Err(Failure::away(format!("Kafka at {kafka} does not answer")))
+    }
+}
+
+async fn looking_on(url: &str, service: &str) -> Result<PgPool, Failure> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| Failure::usage(format!("the url of the {service} database is none: {error}")))?
+        .application_name(NAME)
+        .options([("default_transaction_read_only", "on"), ("idle_in_transaction_session_timeout", "0")]);
+    let place = format!("{}:{}", options.get_host(), options.get_port());
+    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(CONNECT).connect_with(options);
+    pool.await.map_err(|error| {
+        Failure::away(format!("the {service} database at {place} does not let us in: {error}"))
+    })
+}
