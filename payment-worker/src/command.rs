@@ -29,7 +29,10 @@ fn customer_of(command: &PaymentCommand) -> CustomerId {
 
 /// Reads a command, and refuses one that does not belong where it is: under another key it would be in another
 /// partition than its customer's money, and without an order there is nobody to answer to.
-pub(crate) fn decode(record: &Record) -> Result<Command, DecodeError> {
+///
+/// # Errors
+/// Why the record is no command.
+pub fn decode(record: &Record) -> Result<Command, DecodeError> {
     let envelope = Envelope::<PaymentCommand>::decode(&record.value)?;
     let malformed = |why: &str| DecodeError::Malformed {
         message_type: envelope.message.type_name().to_owned(),

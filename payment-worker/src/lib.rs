@@ -22,7 +22,7 @@ use crate::provider::http::HttpProvider;
 use crate::provider::simulated::SimulatedProvider;
 
 pub use calls::{Calls, Line};
-pub use command::Command;
+pub use command::{Command, decode};
 pub use handler::PaymentHandler;
 pub use metrics::PaymentMetrics;
 pub use provider::Provider;

@@ -73,6 +73,15 @@ pub(crate) enum Command {
                             sagactl replay --all --since 2026-11-25T14:00:00Z --state COMPENSATING"
     )]
     Replay(Replay),
+    /// Recompute what must be true of orders, stock, money and turns, while orders flow; exit code 1 on a violation
+    #[command(
+        after_help = "Each database is read in one snapshot; a contradiction between two of them counts once it has outlasted\n\
+                            everything that was under way when it was first seen.\n\n\
+                            Examples:\n  sagactl audit\n  sagactl audit --json --sign-key audit-key.pem >report.json\n  \
+                            sagactl audit --watch --every 30s --metrics 127.0.0.1:9400\n\n\
+                            A key: openssl genpkey -algorithm ed25519 -out audit-key.pem"
+    )]
+    Audit(Audit),
     /// Withhold an order's commands until it is resumed; deadlines keep running
     Pause(Steer),
     /// Send the commands that were withheld, in order
@@ -86,6 +95,9 @@ pub(crate) enum Command {
     Skip(Skip),
     /// Give everything back, as a cancellation would
     Compensate(Steer),
+    /// Records that services have set aside: look, try, redrive, discard
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -153,6 +165,25 @@ pub(crate) enum Group {
     Sku,
     Customer,
     Definition,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Sign the JSON report with this key: Ed25519, PKCS #8, PEM
+    #[arg(long, value_name = "FILE", requires = "json", conflicts_with = "watch")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// Go on until interrupted, a line (with --json a value) for each round; the turns, which need whole logs, are left out
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Pause between two rounds of --watch
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s", requires = "watch")]
+    pub(crate) every: Duration,
+    /// End --watch after so many rounds
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub(crate) rounds: Option<u64>,
+    /// Serve /metrics of --watch here
+    #[arg(long, value_name = "HOST:PORT", requires = "watch")]
+    pub(crate) metrics: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]
@@ -237,6 +268,80 @@ pub(crate) struct Steer {
     /// At most this many orders a second
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// What is parked, by key
+    List(Parked),
+    /// The parked records themselves
+    Show(Parked),
+    /// What a redrive would do now, record by record: acts, stale, refused, still_poison
+    Preview(Parked),
+    /// Apply the parked records in their order
+    #[command(
+        after_help = "Examples:\n  sagactl dead-letters redrive order-saga/1@4711 --reason 'fixed in 1.4.2'\n  \
+                            sagactl dead-letters redrive --all --cause malformed --reason 'fixed in 1.4.2' --rate 200 --yes\n  \
+                            sagactl dead-letters redrive order-saga/1@4711 --value fixed.json --reason 'wrong customer id'"
+    )]
+    Redrive(Redrive),
+    /// Drop the parked records for good
+    Discard(Settle),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Parked {
+    /// A parking key (an order's id, a request's id, a sku), or TOPIC/PARTITION@OFFSET
+    pub(crate) which: Option<String>,
+    /// Only of this consumer group, e.g. order-orchestrator
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// Only with this cause: malformed, unknown, failed, behind, recorded
+    #[arg(long)]
+    pub(crate) cause: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// A parking key, or TOPIC/PARTITION@OFFSET
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) which: Option<String>,
+    /// Every parked record (of --group, with --cause)
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only of this consumer group
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+    /// Only keys whose first record has this cause
+    #[arg(long)]
+    pub(crate) cause: Option<String>,
+    /// Why; recorded on the topic for ever
+    #[arg(long, value_parser = words)]
+    pub(crate) reason: String,
+    /// Who; recorded too
+    #[arg(long, env = "SAGACTL_OPERATOR", value_parser = words)]
+    pub(crate) operator: Option<String>,
+    /// Only say what would be sent
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// At most this many records a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redrive {
+    #[command(flatten)]
+    pub(crate) settle: Settle,
+    /// Apply the value in this file instead of the record's own; recorded as corrected
+    #[arg(long, value_name = "FILE", requires = "which")]
+    pub(crate) value: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod at;
+mod audit;
 mod cli;
+mod dead_letters;
 mod describe;
 mod failure;
 mod filter;
@@ -62,6 +64,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
         Command::At(options) => at::at(&servers, &options, &terminal).await,
         Command::Diff(options) => at::diff(&servers, &options, &terminal).await,
         Command::Replay(options) => replay::run(&servers, &options, &terminal).await,
+        Command::Audit(options) => audit::run(&servers, &options, &terminal).await,
         Command::Pause(options) => steer::run(&servers, steer::Act::Pause, &options, &terminal).await,
         Command::Resume(options) => steer::run(&servers, steer::Act::Resume, &options, &terminal).await,
         Command::Compensate(options) => {
@@ -75,6 +78,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
             let act = steer::Act::Skip { step: options.step, settled_by: options.settled_by };
             steer::run(&servers, act, &options.steer, &terminal).await
         }
+        Command::DeadLetters(command) => dead_letters::run(&servers, &command, &terminal).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sagactl", &mut std::io::stdout());
             Ok(Verdict::Fine)

@@ -169,12 +169,7 @@ pub(crate) async fn run(
     options: &Steer,
     terminal: &Terminal,
 ) -> Result<Verdict, Failure> {
-    let operator = match &options.operator {
-        Some(operator) => operator.clone(),
-        None => std::env::var("USER").ok().filter(|user| !user.is_empty()).ok_or_else(|| {
-            Failure::usage("who does this? name yourself with --operator, or set SAGACTL_OPERATOR")
-        })?,
-    };
+    let operator = operator(options.operator.as_ref())?;
     let asking = Asking { operator: &operator, reason: &options.reason };
     let mut asked = Vec::new();
     for present in meant(servers, options).await? {
@@ -198,6 +193,14 @@ pub(crate) async fn run(
     confirm(&asked, options.yes, terminal)?;
     let answers = publish(servers, &asked, options.rate).await?;
     say(&asked, answers, false, terminal)
+}
+
+/// Who does this.
+pub(crate) fn operator(named: Option<&String>) -> Result<String, Failure> {
+    let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+    named.cloned().or_else(user).ok_or_else(|| {
+        Failure::usage("who does this? name yourself with --operator, or set SAGACTL_OPERATOR")
+    })
 }
 
 async fn meant(servers: &Servers, options: &Steer) -> Result<Vec<PresentSaga>, Failure> {

@@ -89,6 +89,15 @@ impl Terminal {
         Ok(())
     }
 
+    /// Prints one JSON value of many, on one line.
+    pub(crate) fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        // Newlines in texts are escaped: those that are left are layout.
+        let text = json_text(value)?;
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        self.line(lines.concat());
+        Ok(())
+    }
+
     pub(crate) fn toned(&self, tone: Tone, text: &str) -> String {
         if !self.color {
             return text.to_owned();

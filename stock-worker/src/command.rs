@@ -28,7 +28,10 @@ fn is_orders(command: &StockCommand) -> bool {
 
 /// Reads a command, and refuses one that does not belong where it is: under another key it would be in another
 /// partition than its product, and an order's command without an order has nobody to answer to.
-pub(crate) fn decode(record: &Record) -> Result<Envelope<StockCommand>, DecodeError> {
+///
+/// # Errors
+/// Why the record is no command.
+pub fn decode(record: &Record) -> Result<Envelope<StockCommand>, DecodeError> {
     let envelope = Envelope::<StockCommand>::decode(&record.value)?;
     let malformed = |why: &str| {
         let message_type = envelope.message.type_name().to_owned();

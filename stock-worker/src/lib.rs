@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handler::StockHandlers;
 
+pub use command::decode;
 pub use handler::StockHandler;
 pub use levels::LevelWatch;
 pub use metrics::StockMetrics;

@@ -456,6 +456,8 @@ impl System {
         .await;
         let turns = self.turns().await;
         assert_eq!(turns.violations, [], "first come, first served");
+        // What is stored is what the log leads to.
+        self.sagactl(&["replay", "--all"]).expect(0);
         report
     }
 

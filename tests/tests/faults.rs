@@ -273,12 +273,120 @@ async fn the_audit_sees_damage() {
     let damage = async |pool: &sqlx::PgPool, sql: &'static str| {
         sqlx::raw_sql(sql).execute(pool).await.unwrap();
     };
+    system.sagactl(&["audit"]).expect(0);
     damage(&databases.stock[0], "UPDATE items SET sold = sold - 1, available = available + 1").await;
     assert_eq!(rules().await, ["item_is_sum_of_holds"]);
+    let watched = system.sagactl(&["audit", "--watch", "--rounds", "1", "--json"]).json(1);
+    let found = watched["violations"].as_array().unwrap();
+    assert!(
+        found.len() == 1 && found[0]["detail"].as_str().unwrap().contains(&sku),
+        "one round names it: {watched}"
+    );
     damage(&databases.stock[0], "UPDATE items SET sold = sold + 1, available = available - 1").await;
     damage(&databases.payment[0], "UPDATE simulated_charges SET amount = amount + 1").await;
     assert_eq!(rules().await, ["books_agree"]);
     damage(&databases.payment[0], "UPDATE simulated_charges SET amount = amount - 1").await;
     damage(&databases.stock[0], "UPDATE holds SET order_id = gen_random_uuid()").await;
     assert!(rules().await.contains(&"orders_keep_their_units"));
+    let found = system.sagactl(&["audit", "--json"]).json(1);
+    let rules: Vec<&str> =
+        found["violations"].as_array().unwrap().iter().map(|found| found["rule"].as_str().unwrap()).collect();
+    assert!(rules.contains(&"orders_keep_their_units") && rules.contains(&"not_projected"), "{found}");
+}
+
+/// Appends a record with a producer that nobody here wrote.
+fn produce(system: &System, topic: &str, key: Option<&str>, partition: Option<&str>, value: &str) {
+    let file = system.data().join("record");
+    std::fs::write(&file, value).unwrap();
+    let mut kcat = std::process::Command::new("kcat");
+    kcat.args(["-P", "-b", &system.kafka(), "-t", topic, "-X", "topic.partitioner=murmur2_random"]);
+    if let Some(key) = key {
+        kcat.args(["-k", key]);
+    }
+    if let Some(partition) = partition {
+        kcat.args(["-p", partition]);
+    }
+    let output = kcat.arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn x2_parked_records_are_previewed_corrected_redriven_in_order_and_discarded() {
+    let _alone = alone().await;
+    let system = System::up("parked", &[]).await;
+    let (admin, customer) = (system.admin(), system.customer());
+    let sku = admin.new_product(10, &json!({})).await;
+    let parked = |arguments: &[&str]| system.sagactl(&[&["dead-letters"], arguments, &["--json"]].concat());
+    let settle = |arguments: &[&str]| parked(&[arguments, &["--reason", "a test", "--yes"]].concat());
+    let until_parked = async |records: u64| {
+        testkit::eventually(SOON, "the records are parked", async || {
+            let list = parked(&["list"]).json(0);
+            if list["records"] == records { Ok(list) } else { Err(list.to_string()) }
+        })
+        .await
+    };
+
+    // A poison record and, behind it, what the customer asks for.
+    let order = customer.ordered(&sku, 1, None).await;
+    customer.until(&order, &["AWAITING_PAYMENT"]).await;
+    produce(&system, "order-saga", Some(&order), None, "{\"message_id\": \u{1b}[2J poison");
+    until_parked(1).await;
+    customer.post(&format!("/v1/orders/{order}/cancellation"), &json!({})).await.expect(202);
+    let list = until_parked(2).await;
+    let first = &list["parked"][0];
+    assert_eq!(
+        (&first["key"], &first["group"], &first["cause"]),
+        (&json!(order), &json!("order-orchestrator"), &json!("malformed"))
+    );
+    let place = format!("order-saga/{}@{}", first["partition"], first["first_offset"]);
+    let text = system.sagactl(&["dead-letters", "show", &place]).expect(0).to_owned();
+    assert!(text.contains("\\u{1b}[2J poison") && !text.contains('\u{1b}'), "{text}");
+    let shown = system.sagactl(&["show", &order, "--json"]).json(0);
+    assert_eq!(shown["parked"].as_array().unwrap().len(), 2, "{shown}");
+    let outcomes = |previewed: &Value| -> Vec<String> {
+        previewed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|record| record["outcome"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(outcomes(&parked(&["preview", &order]).json(1)), ["still_poison", "behind"]);
+    assert_eq!(settle(&["redrive", &order]).json(1)["outcomes"], json!({"redriven": 0, "still_parked": 2}));
+
+    // Corrected: the customer pays. What comes next about the order, the provider's answer too, waits behind the cancellation.
+    let file = system.data().join("corrected.json");
+    let corrected = |customer_id: uuid::Uuid| {
+        let id = uuid::Uuid::new_v4();
+        let value = json!({"message_id": id, "type": "PayOrder", "version": 1, "order_id": order,
+            "occurred_at": "2026-11-26T00:00:00.000Z",
+            "data": {"request_id": id, "customer_id": customer_id, "method": "tok_approve"}});
+        std::fs::write(&file, value.to_string()).unwrap();
+    };
+    std::fs::write(&file, "{}").unwrap();
+    let replace = |which: &str| settle(&["redrive", which, "--value", file.to_str().unwrap()]);
+    let refused = replace(&place);
+    assert!(refused.code == 2 && refused.error.contains("no message of order-saga"), "{refused:?}");
+    corrected(customer.id);
+    assert_eq!(replace(&place).json(0)["outcomes"], json!({"redriven": 1}));
+    customer.until(&order, &["CHARGING"]).await;
+    until_parked(2).await;
+    assert_eq!(outcomes(&parked(&["preview", &order]).json(0)), ["acts", "acts"]);
+    assert_eq!(settle(&["redrive", &order]).json(0)["outcomes"], json!({"redriven": 2}));
+    let cancelled = customer.until(&order, &["CANCELLED"]).await;
+    assert_eq!(cancelled["payment"]["state"], "refunded");
+
+    // Poison of the other kinds: a sku's, one without a key, and one for an order that has ended.
+    produce(&system, "stock-commands", Some(&sku), None, "poison");
+    produce(&system, "payment-commands", None, Some("1"), "poison");
+    let order = customer.ordered(&sku, 1, Some("tok_approve")).await;
+    customer.until(&order, &["PAID"]).await;
+    until_parked(2).await;
+    assert_eq!(outcomes(&parked(&["preview"]).json(1)), ["still_poison", "still_poison"]);
+    assert_eq!(parked(&["discard", "--all", "--reason", "a test"]).code, 2, "--yes is needed");
+    assert_eq!(settle(&["discard", "--all", "--dry-run"]).json(0)["dry_run"], true);
+    assert_eq!(settle(&["discard", "--all"]).json(0)["outcomes"], json!({"discarded": 2}));
+    assert_eq!(settle(&["discard", "--all"]).code, 1, "nothing is left");
+    system.audited().await;
+    system.sagactl(&["audit"]).expect(0);
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
+use messaging::GroupPosition;
 use schemas::OrderState;
+use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -23,13 +25,23 @@ pub struct Databases {
     pub api: PgPool,
 }
 
-/// Something that must not be.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Something that must not be, or must not stay.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Violation {
     /// The rule, one word.
     pub rule: &'static str,
     /// What breaks it.
     pub detail: String,
+}
+
+impl Violation {
+    /// Whether it was seen in one snapshot of one database, and so is wrong however much is under way.
+    pub fn rests_on_one_database(&self) -> bool {
+        matches!(
+            self.rule,
+            "units_conserved" | "item_is_sum_of_holds" | "version_counts_entries" | "charged_once"
+        )
+    }
 }
 
 impl fmt::Display for Violation {
@@ -49,14 +61,19 @@ pub struct Report {
     pub charged: i64,
     /// Minor units that the provider's book shows as given back.
     pub refunded: i64,
-    /// What is on its way: not wrong yet.
-    pub unsettled: Vec<String>,
-    /// What is wrong.
+    /// What is on its way: not wrong yet. What is `not_projected` is wrong if it stays.
+    pub unsettled: Vec<Violation>,
+    /// Orders whose refund or charge an operator took as settled by hand: their money is elsewhere.
+    pub settled_by_hand: Vec<Uuid>,
+    /// What is wrong. Databases are read one after the other, each in one snapshot: while orders flow, what rests on two
+    /// of them may be gone in the next moment. [`Violation::rests_on_one_database`] tells.
     pub violations: Vec<Violation>,
+    /// How far each service had come in its snapshot.
+    pub positions: Vec<GroupPosition>,
 }
 
 /// Sums over all products.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Units {
     /// Initial and restocked.
     pub total: i64,
@@ -72,6 +89,10 @@ impl Report {
     /// Nothing is wrong and nothing is on its way.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty() && self.unsettled.is_empty()
+    }
+
+    fn unsettled(&mut self, rule: &'static str, detail: String) {
+        self.unsettled.push(Violation { rule, detail });
     }
 
     fn wrong(&mut self, rule: &'static str, detail: String) {
@@ -114,31 +135,43 @@ const fn keeps(state: OrderState) -> Keeps {
 /// If a database can't be read.
 pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     let mut report = Report::default();
-    let orders = store::orders(&databases.api).await?;
+    let mut api = store::snapshot(&databases.api).await?;
+    report.positions.extend(messaging::positions(&mut api).await?);
+    let orders = store::orders(&mut api).await?;
     for order in orders.values() {
         *report.orders.entry(order.state.as_str()).or_default() += 1;
         if matches!(keeps(order.state), Keeps::OnItsWay) {
-            report.unsettled.push(format!("order {} is {}", order.id, order.state.as_str()));
+            report.unsettled("on_its_way", format!("order {} is {}", order.id, order.state.as_str()));
+        }
+        if order.settled_by_hand {
+            report.settled_by_hand.push(order.id);
         }
     }
-    for id in store::acknowledged(&databases.api).await? {
+    for id in store::acknowledged(&mut api).await? {
         if !orders.contains_key(&id) {
-            report.unsettled.push(format!("order {id} is acknowledged and not projected"));
+            report.unsettled("not_projected", format!("order {id} is acknowledged and not projected"));
         }
     }
+    drop(api);
     let mut holds = Vec::new();
     for pool in &databases.stock {
-        let found = store::holds(pool).await?;
-        check_items(&mut report, &store::items(pool).await?, &found, &store::ledger_entries(pool).await?);
+        let mut stock = store::snapshot(pool).await?;
+        report.positions.extend(messaging::positions(&mut stock).await?);
+        let found = store::holds(&mut stock).await?;
+        let items = store::items(&mut stock).await?;
+        check_items(&mut report, &items, &found, &store::ledger_entries(&mut stock).await?);
         holds.extend(found);
     }
     check_holds(&mut report, &orders, &holds);
     let mut charges = Vec::new();
     for pool in &databases.payment {
-        charges.extend(store::charges(pool).await?);
-        check_book(&mut report, &store::book(pool).await?);
+        let mut payment = store::snapshot(pool).await?;
+        report.positions.extend(messaging::positions(&mut payment).await?);
+        charges.extend(store::charges(&mut payment).await?);
+        check_book(&mut report, &store::book(&mut payment).await?);
     }
     check_charges(&mut report, &orders, &charges);
+    report.settled_by_hand.sort_unstable();
     Ok(report)
 }
 
@@ -175,7 +208,10 @@ fn check_holds(report: &mut Report, orders: &HashMap<Uuid, Order>, holds: &[Hold
     let mut kept: HashMap<Uuid, i64> = HashMap::new();
     for hold in holds.iter().filter(|hold| matches!(hold.status.as_str(), "held" | "sold")) {
         let Some(order) = orders.get(&hold.order_id) else {
-            report.unsettled.push(format!("order {} holds {} and is not projected", hold.order_id, hold.sku));
+            report.unsettled(
+                "not_projected",
+                format!("order {} holds {} and is not projected", hold.order_id, hold.sku),
+            );
             continue;
         };
         *kept.entry(order.id).or_default() += hold.quantity;
@@ -187,7 +223,10 @@ fn check_holds(report: &mut Report, orders: &HashMap<Uuid, Order>, holds: &[Hold
                 );
             }
             (Keeps::Everything, "held") => {
-                report.unsettled.push(format!("order {} is paid, {} not confirmed yet", order.id, hold.sku));
+                report.unsettled(
+                    "on_its_way",
+                    format!("order {} is paid, {} not confirmed yet", order.id, hold.sku),
+                );
             }
             (Keeps::Units, "sold") => {
                 report.wrong("sold_is_paid", format!("order {} is not paid, {hold:?}", order.id))
@@ -216,13 +255,17 @@ fn check_charges(report: &mut Report, orders: &HashMap<Uuid, Order>, charges: &[
     for charge in charges {
         let kept = charge.state == "approved" && charge.amount > 0;
         let Some(order) = orders.get(&charge.order_id) else {
-            report.unsettled.push(format!("order {} has a charge and is not projected", charge.order_id));
+            report.unsettled(
+                "not_projected",
+                format!("order {} has a charge and is not projected", charge.order_id),
+            );
             continue;
         };
         if kept {
             charged.insert(order.id);
         }
         match keeps(order.state) {
+            Keeps::Nothing if order.settled_by_hand => {}
             Keeps::Nothing | Keeps::Units if kept => {
                 report.wrong(
                     "money_conserved",
@@ -235,12 +278,17 @@ fn check_charges(report: &mut Report, orders: &HashMap<Uuid, Order>, charges: &[
                     format!("order {} owes {}, {charge:?}", order.id, order.due),
                 );
             }
-            Keeps::Nothing if charge.is_open => report.unsettled.push(format!("{charge:?}")),
+            Keeps::Nothing if charge.is_open => report.unsettled("on_its_way", format!("{charge:?}")),
             Keeps::Nothing | Keeps::Units | Keeps::Everything | Keeps::OnItsWay => {}
         }
     }
     for order in orders.values() {
-        if matches!(keeps(order.state), Keeps::Everything) && order.due > 0 && !charged.contains(&order.id) {
+        let by_hand = order.settled_by_hand;
+        if matches!(keeps(order.state), Keeps::Everything)
+            && order.due > 0
+            && !charged.contains(&order.id)
+            && !by_hand
+        {
             report.wrong("paid_is_charged", format!("order {} is {}", order.id, order.state.as_str()));
         }
     }
@@ -259,7 +307,7 @@ fn check_book(report: &mut Report, book: &store::Book) {
         );
         // A charge whose answer is on its way is in one of the two only.
         if book.open_charges > 0 {
-            report.unsettled.push(detail);
+            report.unsettled("on_its_way", detail);
         } else {
             report.wrong("books_agree", detail);
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use schemas::OrderState;
 use serde_json::Value;
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
 use uuid::Uuid;
 
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Order {
     pub(crate) units: i64,
     /// Minor units.
     pub(crate) due: i64,
+    /// An operator took a payment step as settled.
+    pub(crate) settled_by_hand: bool,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -55,8 +57,15 @@ pub(crate) struct Book {
     pub(crate) open_charges: i64,
 }
 
-pub(crate) async fn orders(pool: &PgPool) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
-    let rows = sqlx::query("SELECT order_id, document FROM orders").fetch_all(pool).await?;
+/// Everything as it is now, for as long as the transaction is open.
+pub(crate) async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = messaging::begin(pool).await?;
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+    Ok(tx)
+}
+
+pub(crate) async fn orders(connection: &mut PgConnection) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
+    let rows = sqlx::query("SELECT order_id, document FROM orders").fetch_all(connection).await?;
     let mut orders = HashMap::with_capacity(rows.len());
     for row in rows {
         let id: Uuid = row.try_get("order_id")?;
@@ -74,60 +83,68 @@ fn order(id: Uuid, document: &Value) -> Option<Order> {
     let lines = document.get("lines")?.as_array()?;
     let units = lines.iter().filter_map(|line| line.get("quantity")?.as_i64()).sum();
     let due = document.get("amount_due").or_else(|| document.get("total"))?.get("amount")?.as_i64()?;
-    Some(Order { id, state, units, due })
+    let requests = document.get("requests").and_then(Value::as_array);
+    let is_skip = |request: &Value| {
+        let says = |field: &str| request.get(field).and_then(Value::as_str);
+        (says("kind"), says("outcome")) == (Some("skip"), Some("done"))
+    };
+    let settled_by_hand = requests.is_some_and(|requests| requests.iter().any(is_skip));
+    Some(Order { id, state, units, due, settled_by_hand })
 }
 
-pub(crate) async fn acknowledged(pool: &PgPool) -> Result<Vec<Uuid>, sqlx::Error> {
-    sqlx::query_scalar("SELECT order_id FROM intake WHERE acknowledged").fetch_all(pool).await
+pub(crate) async fn acknowledged(connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("SELECT order_id FROM intake WHERE acknowledged").fetch_all(connection).await
 }
 
-pub(crate) async fn items(pool: &PgPool) -> Result<Vec<Item>, sqlx::Error> {
+pub(crate) async fn items(connection: &mut PgConnection) -> Result<Vec<Item>, sqlx::Error> {
     sqlx::query_as("SELECT sku, initial, restocked, available, held, sold, version FROM items ORDER BY sku")
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await
 }
 
-pub(crate) async fn holds(pool: &PgPool) -> Result<Vec<Hold>, sqlx::Error> {
+pub(crate) async fn holds(connection: &mut PgConnection) -> Result<Vec<Hold>, sqlx::Error> {
     sqlx::query_as("SELECT order_id, sku, quantity::bigint AS quantity, status FROM holds")
-        .fetch_all(pool)
+        .fetch_all(connection)
         .await
 }
 
 /// Entries by sku.
-pub(crate) async fn ledger_entries(pool: &PgPool) -> Result<HashMap<String, i64>, sqlx::Error> {
+pub(crate) async fn ledger_entries(
+    connection: &mut PgConnection,
+) -> Result<HashMap<String, i64>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT sku, sum(json_array_length(entries::json))::bigint AS entries FROM ledger GROUP BY sku",
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     rows.iter().map(|row| Ok((row.try_get("sku")?, row.try_get("entries")?))).collect()
 }
 
-pub(crate) async fn charges(pool: &PgPool) -> Result<Vec<Charge>, sqlx::Error> {
+pub(crate) async fn charges(connection: &mut PgConnection) -> Result<Vec<Charge>, sqlx::Error> {
     sqlx::query_as(
         "SELECT order_id, coalesce(amount, 0) AS amount, state, next_call_at IS NOT NULL AS is_open FROM charges",
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await
 }
 
-pub(crate) async fn book(pool: &PgPool) -> Result<Book, sqlx::Error> {
+pub(crate) async fn book(connection: &mut PgConnection) -> Result<Book, sqlx::Error> {
     let sums = sqlx::query(
         "SELECT coalesce(sum(amount) FILTER (WHERE outcome = 'approved'), 0)::bigint AS charged,
                 coalesce(sum(refunded), 0)::bigint AS refunded FROM simulated_charges",
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?;
     let worker = sqlx::query(
         "SELECT coalesce(sum(amount) FILTER (WHERE state = 'approved'), 0)::bigint AS kept,
                 count(*) FILTER (WHERE next_call_at IS NOT NULL) AS open FROM charges",
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?;
     let charged_twice = sqlx::query_scalar(
         "SELECT order_id FROM simulated_charges WHERE outcome = 'approved' GROUP BY order_id HAVING count(*) > 1",
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     Ok(Book {
         charged: sums.try_get("charged")?,

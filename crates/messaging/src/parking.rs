@@ -8,6 +8,8 @@ use crate::{Offset, Output, ParkingKey, Record};
 
 /// Dead letter headers: where the original record is, who parked it, and why.
 pub mod dead_letter {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "dl-";
     /// Consumer group that parked the record.
     pub const GROUP: &str = "dl-group";
     /// Topic of the original record.

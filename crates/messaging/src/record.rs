@@ -127,6 +127,12 @@ impl Output {
         Self { topic: topic.into(), key: Some(key.into().into_bytes()), headers: Headers::new(), value }
     }
 
+    /// Sets its key, which need not be text.
+    #[must_use]
+    pub fn with_key(self, key: Vec<u8>) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
     /// Sets what this record is parked together with, where that is not its key.
     #[must_use]
     pub fn parking_key(self, key: impl ToString) -> Self {

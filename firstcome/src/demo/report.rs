@@ -133,7 +133,7 @@ impl Report {
             report.is_clean(),
         ));
         self.notes.extend(report.violations.iter().map(ToString::to_string));
-        self.notes.extend(report.unsettled);
+        self.notes.extend(report.unsettled.into_iter().map(|unsettled| unsettled.detail));
         let kafka = endpoints.kafka.clone();
         let turns = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await??;
         self.checks.push((

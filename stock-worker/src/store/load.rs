@@ -28,7 +28,7 @@ pub struct Needs {
 
 impl Needs {
     /// Adds a command's.
-    pub(crate) fn add(&mut self, order_id: Option<OrderId>, command: &StockCommand) {
+    pub fn add(&mut self, order_id: Option<OrderId>, command: &StockCommand) {
         let sku = sku_of(command);
         if !self.skus.contains(sku) {
             self.skus.insert(sku.clone());

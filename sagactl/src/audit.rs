@@ -1,0 +1,269 @@
+//! `audit`: a live system judged without a pause. Each database is read in one snapshot. What contradicts itself within one is
+//! wrong. What contradicts another one may be on its way between them, so it is looked at again once everything that was
+//! under way has arrived: only what is still there then, unchanged, is a violation.
+
+mod sign;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use auditor::{Databases, Report, Units, Violation};
+use domain_types::Timestamp;
+use messaging::{LogReader, wall_clock};
+use schemas::Topic;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::cli::Audit;
+use crate::failure::{Failure, Verdict};
+use crate::servers::Servers;
+use crate::terminal::{Terminal, Tone, plain};
+
+/// The most looks at what contradicts another database.
+const LOOKS: u32 = 4;
+/// How long what is under way may take to arrive.
+const ARRIVES: Duration = Duration::from_secs(10);
+/// From a command to what everybody sees: each has to come as far as its topic went when the one before had.
+const WAY: [(&str, &str, Topic); 5] = [
+    ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
+    ("stock", stock_worker::CONSUMER_GROUP, Topic::StockCommands),
+    ("payment", payment_worker::CONSUMER_GROUP, Topic::PaymentCommands),
+    ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
+    ("api", API_PROJECTION, Topic::OrderEvents),
+];
+/// The consumer group of the api's orders.
+const API_PROJECTION: &str = "api-order-events";
+
+/// Everything that is looked at.
+struct Eyes {
+    orchestrator: Vec<PgPool>,
+    databases: Databases,
+    kafka: String,
+}
+
+impl Eyes {
+    async fn open(servers: &Servers) -> Result<Self, Failure> {
+        let api = servers.databases("api").await?;
+        let databases = Databases {
+            stock: servers.databases("stock").await?,
+            payment: servers.databases("payment").await?,
+            api: api.first().cloned().ok_or_else(|| Failure::usage("there is no database of api"))?,
+        };
+        drop(servers.log()?);
+        Ok(Self {
+            orchestrator: servers.databases("orchestrator").await?,
+            databases,
+            kafka: servers.kafka()?,
+        })
+    }
+
+    fn pools(&self, service: &str) -> Vec<PgPool> {
+        match service {
+            "orchestrator" => self.orchestrator.clone(),
+            "stock" => self.databases.stock.clone(),
+            "payment" => self.databases.payment.clone(),
+            _ => vec![self.databases.api.clone()],
+        }
+    }
+
+    async fn look(&self) -> Result<Report, Failure> {
+        let report = auditor::audit(&self.databases).await;
+        report.map_err(|error| Failure::away(format!("the databases can't be audited: {error}")))
+    }
+}
+
+/// What an audit says.
+#[derive(Debug, Serialize)]
+struct Audited {
+    clean: bool,
+    at: Timestamp,
+    build: &'static str,
+    /// Orders by state.
+    orders: BTreeMap<&'static str, u64>,
+    units: Units,
+    charged: i64,
+    refunded: i64,
+    /// Lines of orders, holds and charges that were under way: not judged.
+    on_their_way: usize,
+    /// Turns that were compared; absent if the logs were not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turns: Option<Turns>,
+    settled_by_hand: Vec<uuid::Uuid>,
+    violations: Vec<Violation>,
+    /// What contradicts, while a service has not come far enough to tell.
+    unconfirmed: Vec<Violation>,
+    /// Who has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<String>,
+    /// How often the databases were read.
+    looks: u32,
+    /// How far each service had come in the snapshots: `group topic/partition`.
+    positions: BTreeMap<String, i64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Turns {
+    reserves: u64,
+    tickets: u64,
+    skus_without_promise: BTreeSet<String>,
+}
+
+/// What may not stay.
+fn contradictions(report: &Report) -> BTreeSet<Violation> {
+    let cross = report.violations.iter().filter(|violation| !violation.rests_on_one_database());
+    let lost = report.unsettled.iter().filter(|unsettled| unsettled.rule == "not_projected");
+    cross.chain(lost).cloned().collect()
+}
+
+async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
+    let at = wall_clock();
+    let mut report = eyes.look().await?;
+    let (mut looks, mut behind) = (1, None);
+    let mut open = contradictions(&report);
+    while !open.is_empty() && looks < LOOKS && behind.is_none() {
+        behind = arrive(eyes).await?;
+        report = eyes.look().await?;
+        looks += 1;
+        let still = contradictions(&report);
+        open.retain(|violation| still.contains(violation));
+    }
+    let certain = report.violations.iter().filter(|violation| violation.rests_on_one_database()).cloned();
+    let mut violations: Vec<Violation> = certain.collect();
+    let unconfirmed = match &behind {
+        Some(_) => open.into_iter().collect(),
+        None => {
+            violations.extend(open);
+            Vec::new()
+        }
+    };
+    let turns = if with_turns { Some(turns(eyes, &mut violations).await?) } else { None };
+    let place = |position: &messaging::GroupPosition| {
+        format!("{} {}/{}", position.group, position.topic, position.partition)
+    };
+    Ok(Audited {
+        clean: violations.is_empty() && unconfirmed.is_empty(),
+        at,
+        build: env!("CARGO_PKG_VERSION"),
+        on_their_way: report.unsettled.iter().filter(|unsettled| unsettled.rule == "on_its_way").count(),
+        positions: report.positions.iter().map(|position| (place(position), position.next.0)).collect(),
+        orders: report.orders,
+        units: report.units,
+        charged: report.charged,
+        refunded: report.refunded,
+        turns,
+        settled_by_hand: report.settled_by_hand,
+        violations,
+        unconfirmed,
+        behind,
+        looks,
+    })
+}
+
+async fn turns(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<Turns, Failure> {
+    let kafka = eyes.kafka.clone();
+    let checked = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await;
+    let checked = checked.map_err(|error| Failure::away(error.to_string()))?;
+    let turns = checked.map_err(|error| Failure::away(format!("{error}")))?;
+    violations.extend(turns.violations);
+    let (reserves, tickets) = (turns.reserves, turns.tickets);
+    Ok(Turns { reserves, tickets, skus_without_promise: turns.skus_without_promise })
+}
+
+/// Waits until what is under way now has arrived everywhere; else says who is behind.
+async fn arrive(eyes: &Eyes) -> Result<Option<String>, Failure> {
+    for (service, group, topic) in WAY {
+        let kafka = eyes.kafka.clone();
+        let ends = tokio::task::spawn_blocking(move || ends(&kafka, topic)).await;
+        let ends = ends.map_err(|error| Failure::away(error.to_string()))??;
+        let deadline = Instant::now() + ARRIVES;
+        while let Some((partition, left)) = behind(&eyes.pools(service), group, topic, &ends).await? {
+            if Instant::now() > deadline {
+                return Ok(Some(format!("{group} is {left} records behind on {}/{partition}", topic.name())));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok(None)
+}
+
+fn ends(kafka: &str, topic: Topic) -> Result<Vec<(i32, i64)>, Failure> {
+    let reader = LogReader::new(kafka)?;
+    let partitions = 0..reader.partitions(topic.name())?;
+    partitions.map(|partition| Ok((partition, reader.bounds(topic.name(), partition)?.1))).collect()
+}
+
+async fn behind(
+    pools: &[PgPool],
+    group: &str,
+    topic: Topic,
+    ends: &[(i32, i64)],
+) -> Result<Option<(i32, i64)>, Failure> {
+    let away = |error| Failure::away(format!("the database of {group} failed: {error}"));
+    let mut positions = Vec::new();
+    for pool in pools {
+        let mut connection = pool.acquire().await.map_err(away)?;
+        positions.extend(messaging::positions(&mut connection).await.map_err(away)?);
+    }
+    positions.retain(|position| position.group == group && position.topic == topic.name());
+    let left = |(partition, end): &(i32, i64)| {
+        let position = positions.iter().find(|position| position.partition == *partition);
+        let left = end - position.map_or(0, |position| position.next.0);
+        (left > 0).then_some((*partition, left))
+    };
+    Ok(ends.iter().find_map(left))
+}
+
+pub(crate) async fn run(servers: &Servers, options: &Audit, terminal: &Terminal) -> Result<Verdict, Failure> {
+    let key = options.sign_key.as_deref().map(sign::Key::read).transpose()?;
+    let eyes = Eyes::open(servers).await?;
+    if options.watch {
+        return watch::run(&eyes, options, terminal).await;
+    }
+    let audited = audit(&eyes, true).await?;
+    match (&key, terminal.json) {
+        (Some(key), _) => terminal.json(&key.sign(&audited)?)?,
+        (None, true) => terminal.json(&audited)?,
+        (None, false) => print(&audited, terminal),
+    }
+    Ok(Verdict::found_if(!audited.clean))
+}
+
+fn print(audited: &Audited, terminal: &Terminal) {
+    let states: Vec<String> =
+        audited.orders.iter().map(|(state, orders)| format!("{orders} {state}")).collect();
+    let total: u64 = audited.orders.values().sum();
+    terminal.line(format!(
+        "{total} orders: {}",
+        if states.is_empty() { "none".to_owned() } else { states.join(", ") }
+    ));
+    let Units { total, available, held, sold } = audited.units;
+    terminal.line(format!("{total} units: {available} available, {held} held, {sold} sold"));
+    terminal.line(format!("money: {} charged, {} given back", audited.charged, audited.refunded));
+    if let Some(turns) = &audited.turns {
+        let unpromised = turns.skus_without_promise.len();
+        terminal.line(format!(
+            "turns: {} reserves and {} tickets compared, {unpromised} skus whose tickets promise nothing",
+            turns.reserves, turns.tickets
+        ));
+    }
+    terminal.line(format!("{} on their way, {} looks", audited.on_their_way, audited.looks));
+    for order in &audited.settled_by_hand {
+        terminal.line(format!("settled by hand: order {order} (sagactl show says by what)"));
+    }
+    for violation in &audited.violations {
+        terminal.line(terminal.toned(Tone::Bad, &plain(&violation.to_string())));
+    }
+    for violation in &audited.unconfirmed {
+        terminal.line(format!("not confirmed: {}", plain(&violation.to_string())));
+    }
+    if let Some(behind) = &audited.behind {
+        terminal.line(format!("{}: what is not confirmed may only be late", plain(behind)));
+    }
+    terminal.line(if audited.clean {
+        terminal.toned(Tone::Good, "clean")
+    } else {
+        let (found, open) = (audited.violations.len(), audited.unconfirmed.len());
+        terminal.toned(Tone::Bad, &format!("{found} violations, {open} not confirmed"))
+    });
+}
