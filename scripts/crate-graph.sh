@@ -22,7 +22,7 @@ while read -r from to; do
     case "$from $to" in
         "firstcome "* | "system-tests testkit" | "system-tests order-orchestrator") ;;
         "simulation order-orchestrator" | "simulation stock-worker" | "simulation payment-worker") ;;
-        "sagactl order-orchestrator" | "sagactl stock-worker" | "sagactl payment-worker") ;;
+        "sagactl order-orchestrator" | "sagactl stock-worker" | "sagactl payment-worker" | "sagactl api") ;;
         *" api" | *" order-orchestrator" | *" stock-worker" | *" payment-worker")
             refuse "$from depends on the service $to: services meet on topics only"
             ;;

@@ -9,6 +9,8 @@ mod batch;
 pub(crate) mod repeat;
 mod store;
 
+pub(crate) use store::{IntakeRow, keep_published};
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

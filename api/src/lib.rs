@@ -14,6 +14,7 @@ mod orders;
 mod problem;
 mod products;
 mod projection;
+pub mod rebuild;
 mod redis;
 mod run;
 mod settings;

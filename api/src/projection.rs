@@ -7,6 +7,6 @@ mod levels;
 mod orders;
 mod store;
 
-pub(crate) use changes::StockChanges;
-pub(crate) use levels::StockLevels;
-pub(crate) use orders::Orders;
+pub(crate) use changes::{StockChanges, StockChangesHandler};
+pub(crate) use levels::{StockLevels, apply_levels};
+pub(crate) use orders::{Orders, OrdersHandler};

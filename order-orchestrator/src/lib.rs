@@ -29,6 +29,15 @@ pub const CONSUMER_GROUP: &str = "order-orchestrator";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
+/// Makes the service's tables, and the runtime's; may be repeated.
+///
+/// # Errors
+/// If the database can't be written, or was migrated by a later build.
+pub async fn migrate(pool: &sqlx::PgPool) -> anyhow::Result<()> {
+    messaging::migrate(pool).await?;
+    Ok(MIGRATIONS.run(pool).await?)
+}
+
 /// Runs the service until `shutdown`: connects, migrates its database, and works. Returns once every partition has
 /// ended its transaction in hand and published what it led to. Waits for Kafka and PostgreSQL to come (back).
 ///

@@ -49,7 +49,7 @@ async fn then(
     let reader = servers.log()?;
     let folding = tokio::task::spawn_blocking(move || {
         let recorded = recorded_parkings(&reader)?.remove(&partition).unwrap_or_default();
-        let mut walk = Walk::new(recorded);
+        let mut walk = Walk::of_sagas(recorded);
         let (mut saga, mut last, mut over) = (None, None, false);
         let key = order_id.to_string();
         reader.read(Topic::OrderSaga.name(), partition, begin, end, |record| {

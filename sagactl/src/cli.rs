@@ -73,6 +73,14 @@ pub(crate) enum Command {
                             sagactl replay --all --since 2026-11-25T14:00:00Z --state COMPENSATING"
     )]
     Replay(Replay),
+    /// Make a service's database from Kafka alone, and compare it with the live one; exit code 1 on a difference
+    #[command(
+        after_help = "The new database must be empty. E-mail addresses, mails that were sent and orders that were never published are\n\
+                            in no topic, and stay aside.\n\n\
+                            Examples:\n  sagactl rebuild --service orchestrator --into postgres://127.0.0.1/orchestrator_new\n  \
+                            sagactl rebuild --service api --into postgres://127.0.0.1/api_new --lost"
+    )]
+    Rebuild(Rebuild),
     /// Recompute what must be true of orders, stock, money and turns, while orders flow; exit code 1 on a violation
     #[command(
         after_help = "Each database is read in one snapshot; a contradiction between two of them counts once it has outlasted\n\
@@ -165,6 +173,25 @@ pub(crate) enum Group {
     Sku,
     Customer,
     Definition,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rebuild {
+    /// Whose database
+    #[arg(long)]
+    pub(crate) service: RebuiltService,
+    /// An empty database of yours
+    #[arg(long, value_name = "URL", env = "SAGACTL_INTO", hide_env_values = true)]
+    pub(crate) into: String,
+    /// The live database is lost: build up to the end of the log, and compare with nothing
+    #[arg(long)]
+    pub(crate) lost: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RebuiltService {
+    Orchestrator,
+    Api,
 }
 
 #[derive(Debug, Args)]

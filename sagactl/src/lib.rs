@@ -10,6 +10,7 @@ mod filter;
 mod graph;
 mod list;
 mod log;
+mod rebuild;
 mod replay;
 mod servers;
 mod show;
@@ -65,6 +66,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
         Command::Diff(options) => at::diff(&servers, &options, &terminal).await,
         Command::Replay(options) => replay::run(&servers, &options, &terminal).await,
         Command::Audit(options) => audit::run(&servers, &options, &terminal).await,
+        Command::Rebuild(options) => rebuild::run(&servers, &options, &terminal).await,
         Command::Pause(options) => steer::run(&servers, steer::Act::Pause, &options, &terminal).await,
         Command::Resume(options) => steer::run(&servers, steer::Act::Resume, &options, &terminal).await,
         Command::Compensate(options) => {

@@ -7,6 +7,8 @@
 mod compare;
 mod fold;
 
+pub(crate) use fold::{Chain, hash};
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;
 use std::sync::Arc;

@@ -461,6 +461,32 @@ impl System {
         report
     }
 
+    /// Makes the databases of orchestrator and api anew from Kafka alone; panics unless they are equal to the live ones.
+    pub async fn rebuilt(&self) {
+        for service in ["orchestrator", "api"] {
+            let database = self.database(service).await;
+            let name = format!("{service}_{}", Uuid::new_v4().simple());
+            let sql = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+            sqlx::raw_sql(sql).execute(&database).await.unwrap();
+            let endpoints = self.endpoints();
+            let live = endpoints["postgres"][service][0].as_str().unwrap();
+            let (server, _) = live.rsplit_once('/').unwrap();
+            let said = self.sagactl(&[
+                "rebuild",
+                "--service",
+                service,
+                "--into",
+                &format!("{server}/{name}"),
+                "--json",
+            ]);
+            let rebuilt = said.json(0);
+            assert!(
+                rebuilt["compared"].as_object().unwrap().values().any(|entries| entries.as_u64() > Some(0)),
+                "{rebuilt}"
+            );
+        }
+    }
+
     /// Who was served when, by the logs.
     pub async fn turns(&self) -> auditor::first_come::FirstCome {
         let kafka = self.kafka();

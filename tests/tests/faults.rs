@@ -103,6 +103,7 @@ async fn o7_killing_any_service_in_the_middle_of_a_sale_loses_and_doubles_nothin
         .await;
     }
     system.ready_again().await;
+    system.rebuilt().await;
     system.down().await;
 }
 
@@ -389,4 +390,5 @@ async fn x2_parked_records_are_previewed_corrected_redriven_in_order_and_discard
     assert_eq!(settle(&["discard", "--all"]).code, 1, "nothing is left");
     system.audited().await;
     system.sagactl(&["audit"]).expect(0);
+    system.rebuilt().await;
 }

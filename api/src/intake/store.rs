@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use domain_types::{Currency, CustomerId, Money, OrderId, Sku, Timestamp};
 use sqlx::types::Uuid;
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, PgPool, Row};
 
 use crate::notices::{MailAddress, keep_addresses};
 
@@ -78,6 +78,14 @@ pub(super) async fn insert(
     keep_addresses(&mut tx, &mails).await?;
     tx.commit().await?;
     Ok(inserted)
+}
+
+/// Keeps rows of orders that are in the log.
+pub(crate) async fn keep_published(tx: &mut PgConnection, rows: &[IntakeRow]) -> sqlx::Result<()> {
+    if !rows.is_empty() {
+        insert_rows(tx, rows).await?;
+    }
+    Ok(())
 }
 
 async fn insert_rows(

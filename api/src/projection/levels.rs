@@ -25,6 +25,30 @@ pub(crate) struct StockLevelsHandler {
     newer: Vec<Level>,
 }
 
+/// Stores the newest level of each sku, with the product's name; returns those that are newer than what was there.
+pub(crate) async fn apply_levels<'a>(
+    tx: &mut PgConnection,
+    batch: &'a [Received<Envelope<StockLevelMessage>>],
+) -> Result<Vec<&'a StockLevel>, HandlerError> {
+    let mut newest: HashMap<&Sku, &StockLevel> = HashMap::new();
+    for received in batch {
+        let StockLevelMessage::StockLevel(level) = &received.input.message;
+        let known = newest.entry(&level.sku).or_insert(level);
+        if known.version < level.version {
+            *known = level;
+        }
+    }
+    let mut levels: Vec<&StockLevel> = newest.into_values().collect();
+    // One order for all transactions: no deadlocks.
+    levels.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+    let known = store::product_versions(tx, &levels).await?;
+    let newer = store::save_levels(tx, &levels).await?;
+    let newer = levels.iter().copied().filter(|level| newer.contains(&level.sku)).collect();
+    levels.retain(|level| known.get(&level.sku).is_none_or(|known| *known < level.product_version));
+    store::take_names(tx, &levels).await?;
+    Ok(newer)
+}
+
 impl HandlerFactory for StockLevels {
     type Handler = StockLevelsHandler;
 
@@ -46,24 +70,9 @@ impl Handler for StockLevelsHandler {
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
-        let mut newest: HashMap<&Sku, &StockLevel> = HashMap::new();
-        for received in batch {
-            let StockLevelMessage::StockLevel(level) = &received.input.message;
-            let known = newest.entry(&level.sku).or_insert(level);
-            if known.version < level.version {
-                *known = level;
-            }
-        }
-        let mut levels: Vec<&StockLevel> = newest.into_values().collect();
-        // One order for all transactions: no deadlocks.
-        levels.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
         let as_of = Instant::now();
-        let known = store::product_versions(tx, &levels).await?;
-        let newer = store::save_levels(tx, &levels).await?;
-        let newer = levels.iter().copied().filter(|level| newer.contains(&level.sku));
-        self.newer.extend(newer.map(|level| Level { product: level.into(), as_of }));
-        levels.retain(|level| known.get(&level.sku).is_none_or(|known| *known < level.product_version));
-        store::take_names(tx, &levels).await?;
+        let newer = apply_levels(tx, batch).await?;
+        self.newer.extend(newer.into_iter().map(|level| Level { product: level.into(), as_of }));
         Ok(())
     }
 

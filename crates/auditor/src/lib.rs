@@ -135,7 +135,7 @@ const fn keeps(state: OrderState) -> Keeps {
 /// If a database can't be read.
 pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     let mut report = Report::default();
-    let mut api = store::snapshot(&databases.api).await?;
+    let mut api = messaging::snapshot(&databases.api).await?;
     report.positions.extend(messaging::positions(&mut api).await?);
     let orders = store::orders(&mut api).await?;
     for order in orders.values() {
@@ -155,7 +155,7 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     drop(api);
     let mut holds = Vec::new();
     for pool in &databases.stock {
-        let mut stock = store::snapshot(pool).await?;
+        let mut stock = messaging::snapshot(pool).await?;
         report.positions.extend(messaging::positions(&mut stock).await?);
         let found = store::holds(&mut stock).await?;
         let items = store::items(&mut stock).await?;
@@ -165,7 +165,7 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     check_holds(&mut report, &orders, &holds);
     let mut charges = Vec::new();
     for pool in &databases.payment {
-        let mut payment = store::snapshot(pool).await?;
+        let mut payment = messaging::snapshot(pool).await?;
         report.positions.extend(messaging::positions(&mut payment).await?);
         charges.extend(store::charges(&mut payment).await?);
         check_book(&mut report, &store::book(&mut payment).await?);

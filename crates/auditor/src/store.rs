@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use schemas::OrderState;
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 #[derive(Debug)]
@@ -55,13 +55,6 @@ pub(crate) struct Book {
     pub(crate) charged_twice: Vec<Uuid>,
     pub(crate) kept_by_worker: i64,
     pub(crate) open_charges: i64,
-}
-
-/// Everything as it is now, for as long as the transaction is open.
-pub(crate) async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let mut tx = messaging::begin(pool).await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
-    Ok(tx)
 }
 
 pub(crate) async fn orders(connection: &mut PgConnection) -> Result<HashMap<Uuid, Order>, sqlx::Error> {

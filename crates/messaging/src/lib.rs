@@ -30,4 +30,7 @@ pub use reader::{LogReader, TailFrom, tail};
 pub use record::{Headers, NextOffset, Offset, Output, Outputs, ParkingKey, Received, Record};
 pub use runtime::{ConsumerConfig, run, wall_clock};
 pub use status::Status;
-pub use store::{GroupPosition, ParkedRecord, begin, migrate, parked, positions};
+pub use store::{
+    GroupPosition, ParkedRecord, begin, is_empty_database, migrate, parked, positions, set_aside,
+    set_position, snapshot,
+};

@@ -187,12 +187,12 @@ impl LogReader {
         self.consumer.unassign()
     }
 
-    /// Who a log is: the time and content of its first record. A topic that is made anew has another one, and no
+    /// Who a log with these bounds is: the time and content of its first record. A topic that is made anew has another one, and no
     /// record of ours is ever deleted. `None` while the log is empty.
     ///
     /// # Errors
     /// If the broker does not answer.
-    pub(crate) fn log_id(
+    pub fn log_id(
         &self,
         topic: &str,
         partition: i32,

@@ -34,6 +34,16 @@ pub async fn begin(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>
     }
 }
 
+/// Everything as it is now, for as long as the transaction is open; nothing can be changed in it.
+///
+/// # Errors
+/// If no connection can be had.
+pub async fn snapshot(pool: &PgPool) -> Result<sqlx::Transaction<'static, Postgres>, sqlx::Error> {
+    let mut tx = begin(pool).await?;
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+    Ok(tx)
+}
+
 /// Where a consumer group stands in a partition, by its own database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupPosition {
@@ -127,6 +137,64 @@ pub async fn parked(
             })
         })
         .collect()
+}
+
+/// Whether a database has no tables of anybody.
+///
+/// # Errors
+/// If the database can't be read.
+pub async fn is_empty_database(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_catalog.pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(tables == 0)
+}
+
+/// Says where a group stands in a database that was made anew; a former position is replaced. Not for a database with an
+/// owner: nobody is fenced.
+///
+/// # Errors
+/// If the database can't be written.
+pub async fn set_position(
+    connection: &mut PgConnection,
+    position: &GroupPosition,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO messaging_position (partition_id, consumer_group, topic, epoch, next_offset, cluster_id, log_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (partition_id, consumer_group, topic)
+         DO UPDATE SET next_offset = EXCLUDED.next_offset, cluster_id = EXCLUDED.cluster_id, log_id = EXCLUDED.log_id",
+    )
+    .bind(position.partition)
+    .bind(&position.group)
+    .bind(&position.topic)
+    .bind(position.epoch)
+    .bind(position.next.0)
+    .bind(&position.cluster_id)
+    .bind(&position.log_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Sets a record aside in a database that was made anew.
+///
+/// # Errors
+/// If the database can't be written.
+pub async fn set_aside(
+    connection: &mut PgConnection,
+    group: &str,
+    record: &Record,
+    key: &ParkingKey,
+    detail: &str,
+) -> Result<(), sqlx::Error> {
+    let position =
+        PositionKey { partition: record.partition, group: group.to_owned(), topic: record.topic.to_string() };
+    let (record, key) = (record.clone(), key.clone());
+    let parking = Parking { record, key, cause: ParkCause::Recorded, detail: detail.to_owned() };
+    park(connection, &position, &[parking]).await
 }
 
 /// Which position is meant.

@@ -70,8 +70,7 @@ impl SagaReader {
     /// # Errors
     /// If no connection can be had.
     pub async fn open(pool: &PgPool) -> Result<Self, ReadError> {
-        let mut tx = messaging::begin(pool).await?;
-        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
+        let tx = messaging::snapshot(pool).await?;
         Ok(Self { tx, newer: HashMap::new() })
     }
 

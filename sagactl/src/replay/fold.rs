@@ -45,7 +45,8 @@ impl Wanted {
     }
 }
 
-fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
+/// A value as one number.
+pub(crate) fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
@@ -53,13 +54,13 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
 
 /// A history as one number: equal histories have equal ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     hash: u64,
-    pub(super) entries: u32,
+    pub(crate) entries: u32,
 }
 
 impl Chain {
-    pub(super) fn push(&mut self, offset: i64, rule: &str, now: Timestamp, events: &[Event]) {
+    pub(crate) fn push(&mut self, offset: i64, rule: &str, now: Timestamp, events: &[Event]) {
         let facts = serde_json::to_vec(events).unwrap_or_default();
         self.hash = hash(&(self.hash, offset, rule, now.as_millis(), facts));
         self.entries += 1;
@@ -121,7 +122,7 @@ pub(super) async fn all(
         folding.push(tokio::task::spawn_blocking(move || {
             let mut folded = Folded::default();
             each_input(&place, partition, &wanted, &progress, |record, input| {
-                folded.apply(&rules, record, input);
+                folded.apply(&rules, &record, &input);
             })?;
             Ok::<_, Failure>(folded)
         }));
@@ -145,11 +146,11 @@ pub(super) fn each_input(
     partition: i32,
     wanted: &Wanted,
     progress: &AtomicU64,
-    mut each: impl FnMut(&Record, &SagaInput),
+    mut each: impl FnMut(Record, SagaInput),
 ) -> Result<(), Failure> {
     let (from, to) = place.spans.get(&partition).copied().unwrap_or_default();
     let reader = LogReader::new(&place.kafka)?;
-    let mut walk = Walk::new(place.recorded.get(&partition).cloned().unwrap_or_default());
+    let mut walk = Walk::of_sagas(place.recorded.get(&partition).cloned().unwrap_or_default());
     reader.read(Topic::OrderSaga.name(), partition, from, to, |record| {
         progress.fetch_add(1, Ordering::Relaxed);
         if is_wanted(&record, wanted) {
