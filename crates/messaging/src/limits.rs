@@ -84,6 +84,8 @@ pub(crate) fn consumer_options(brokers: &str, client_id: &str, gather: Duration)
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("fetch.error.backoff.ms", "100")
+        // Not the default second: reading a long log would be ten thousand records and a pause, again and again.
+        .set("fetch.queue.backoff.ms", "5")
         .set("queued.min.messages", "10000")
         .set("queued.max.messages.kbytes", "16384")
         .set("enable.partition.eof", "false");
