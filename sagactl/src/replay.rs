@@ -7,7 +7,7 @@
 mod compare;
 mod fold;
 
-pub(crate) use fold::{Chain, hash};
+pub(crate) use fold::{Chain, hash, unpublished};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::IsTerminal;

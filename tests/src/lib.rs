@@ -391,6 +391,27 @@ impl Client {
     }
 }
 
+/// Waits until no order is on its way.
+pub async fn all_at_rest(customer: &Client, orders: &[String]) {
+    const AT_REST: [&str; 8] = [
+        "AWAITING_PAYMENT",
+        "PAID",
+        "SHIPPED",
+        "DELIVERED",
+        "CANCELLED",
+        "REJECTED",
+        "PAYMENT_FAILED",
+        "EXPIRED",
+    ];
+    for order in orders {
+        testkit::eventually(Duration::from_secs(60), &format!("{order} is at rest"), async || {
+            let seen = customer.see(order).await;
+            if AT_REST.iter().any(|state| seen["state"] == **state) { Ok(()) } else { Err(seen.to_string()) }
+        })
+        .await;
+    }
+}
+
 /// Body of a product with that name; `changes` win.
 pub fn product_body(name: &str, stock: u32, changes: &Value) -> Value {
     let mut body = json!({

@@ -31,6 +31,6 @@ pub use record::{Headers, NextOffset, Offset, Output, Outputs, ParkingKey, Recei
 pub use runtime::{ConsumerConfig, run, wall_clock};
 pub use status::Status;
 pub use store::{
-    GroupPosition, ParkedRecord, begin, is_empty_database, migrate, parked, positions, set_aside,
+    GroupPosition, ParkedRecord, begin, is_empty_database, migrate, parked, positions, set_aside, set_outbox,
     set_position, snapshot,
 };

@@ -179,6 +179,32 @@ pub async fn set_position(
     Ok(())
 }
 
+/// Leaves outputs to the next owner of a partition, who publishes them at its take-over: for a database that was made anew.
+///
+/// # Errors
+/// If the database can't be written.
+pub async fn set_outbox(
+    connection: &mut PgConnection,
+    position: &GroupPosition,
+    outputs: &[Output],
+) -> Result<(), sqlx::Error> {
+    if outputs.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO messaging_outbox (partition_id, consumer_group, topic, epoch, seq, body)
+         VALUES ($1, $2, $3, $4, 1, $5)",
+    )
+    .bind(position.partition)
+    .bind(&position.group)
+    .bind(&position.topic)
+    .bind(position.epoch)
+    .bind(encode_outputs(outputs))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Sets a record aside in a database that was made anew.
 ///
 /// # Errors

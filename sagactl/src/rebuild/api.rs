@@ -143,6 +143,8 @@ fn compare(table: Table, was: &HashMap<String, i64>, mut is: HashMap<String, i64
             Some(_same) => {}
         }
     }
+    // Orders that others put straight onto the topic were never taken over HTTP.
+    is.retain(|_, _| table != Table::Intake);
     for key in is.keys() {
         rebuilt.differs(format!("{name} {key} is in the topics and not in the live database"));
     }

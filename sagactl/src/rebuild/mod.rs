@@ -23,6 +23,8 @@ pub(crate) struct Rebuilt {
     /// Records that were applied.
     records: u64,
     seconds: f64,
+    /// With `--lost`: messages that the lost database had not published yet; the next owner does.
+    to_publish: u64,
     /// Entries that were compared with the live database's, by kind; empty if there was none.
     compared: std::collections::BTreeMap<&'static str, u64>,
     /// How many differ.

@@ -2,9 +2,13 @@
 //! the log, the others are left to the owner that will take over.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{Handler, LogReader, Outputs, Received, RecordedParkings, set_aside, set_position};
+use messaging::{
+    GroupPosition, Handler, LogReader, Outputs, Received, RecordedParkings, set_aside, set_outbox,
+    set_position,
+};
 use order_orchestrator::{CONSUMER_GROUP, SagaHandler, SagaInput, SagaMetrics, SagaReader};
 use schemas::Topic;
 use sqlx::PgPool;
@@ -13,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{Rebuilt, position, whole};
 use crate::failure::Failure;
 use crate::log::{Walk, recorded_parkings};
-use crate::replay::Chain;
+use crate::replay::{Chain, Place};
 use crate::servers::Servers;
 
 const BATCH: usize = 1_000;
@@ -52,13 +56,25 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
     let metrics = SagaMetrics::register(&registry).map_err(failed)?;
     let mut rebuilt = Rebuilt::default();
     let mut building = Vec::new();
+    // What the lost database had committed and not published would never be.
+    let mut unpublished = HashMap::new();
+    if lost {
+        let spans = ends.iter().map(|(partition, end)| (*partition, (0, *end))).collect();
+        let place = Place { kafka: kafka.clone(), spans, since: None, recorded: recorded.clone() };
+        unpublished = crate::replay::unpublished(&Arc::new(place)).await?;
+    }
     for (partition, end) in ends {
         let recorded = recorded.remove(&partition).unwrap_or_default();
         let (kafka, into, metrics) = (kafka.clone(), into.clone(), metrics.clone());
         building.push(tokio::spawn(one_partition(kafka, into, metrics, partition, end, recorded)));
     }
     for partition in building {
-        rebuilt.records += partition.await.map_err(failed)??;
+        let (records, position) = partition.await.map_err(failed)??;
+        rebuilt.records += records;
+        let outputs = unpublished.remove(&position.partition).unwrap_or_default();
+        rebuilt.to_publish += outputs.len() as u64;
+        let mut connection = into.acquire().await.map_err(failed)?;
+        set_outbox(&mut connection, &position, &outputs).await.map_err(failed)?;
     }
     if !lost {
         compare(&mut live, into, &mut rebuilt).await?;
@@ -75,7 +91,7 @@ async fn one_partition(
     partition: i32,
     end: i64,
     recorded: RecordedParkings,
-) -> Result<u64, Failure> {
+) -> Result<(u64, GroupPosition), Failure> {
     let (batches, mut read) = mpsc::channel::<Batch>(4);
     let reading = tokio::task::spawn_blocking(move || {
         let reader = LogReader::new(&kafka)?;
@@ -121,7 +137,7 @@ async fn one_partition(
     }
     set_position(&mut tx, &position).await.map_err(failed)?;
     tx.commit().await.map_err(failed)?;
-    Ok(records)
+    Ok((records, position))
 }
 
 async fn save(handler: &mut SagaHandler, into: &PgPool) -> Result<(), Failure> {

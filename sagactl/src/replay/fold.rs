@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{LogReader, Record};
+use messaging::{LogReader, Output, Record};
 use order_orchestrator::{SagaInput, output};
 use saga::{Event, Saga, evolve};
 use schemas::{Envelope, Message, OrderEvent, PaymentCommand, StockCommand, Topic};
@@ -91,6 +91,8 @@ pub(super) struct Folded {
     pub(super) effects: u64,
     /// Orders whose messages are others, or missing.
     pub(super) other_effects: Vec<OrderId>,
+    /// Messages that are in no topic, by the first half of their ids.
+    missing: HashMap<u64, OrderId>,
 }
 
 fn half(id: Uuid) -> u64 {
@@ -160,6 +162,38 @@ pub(super) fn each_input(
     Ok(())
 }
 
+/// What inputs led to and no topic holds, by partition of `order-saga`, in order.
+pub(crate) async fn unpublished(place: &Arc<Place>) -> Result<HashMap<i32, Vec<Output>>, Failure> {
+    let rules: Rules = Arc::new(saga::decide);
+    let whole = Wanted::Share { pass: 0, passes: 1 };
+    let missing = all(place, &whole, &rules, &Arc::new(AtomicU64::new(0))).await?.missing;
+    let mut outputs: HashMap<i32, Vec<Output>> = HashMap::new();
+    if missing.is_empty() {
+        return Ok(outputs);
+    }
+    let these = Wanted::These(missing.values().copied().collect());
+    let place = Arc::clone(place);
+    let collecting = tokio::task::spawn_blocking(move || {
+        let mut sagas: HashMap<OrderId, Option<Saga>> = HashMap::new();
+        for partition in place.spans.keys().copied() {
+            each_input(&place, partition, &these, &AtomicU64::new(0), |record, input| {
+                let known = sagas.entry(input.order_id).or_default();
+                let (after, decision) = saga::fold(known.take(), &input.message, record.time);
+                *known = after;
+                let effects = decision.into_advance().map(|advance| advance.effects).unwrap_or_default();
+                for (index, effect) in (0u32..).zip(effects) {
+                    let id = domain_types::MessageId::caused_by(input.message_id, index).uuid();
+                    if missing.contains_key(&half(id)) {
+                        outputs.entry(partition).or_default().push(output(&input, &record, index, effect));
+                    }
+                }
+            })?;
+        }
+        Ok::<_, Failure>(outputs)
+    });
+    collecting.await.map_err(|error| Failure::away(error.to_string()))?
+}
+
 /// The part of an envelope that names the message.
 #[derive(Deserialize)]
 struct Named {
@@ -207,7 +241,8 @@ impl Folded {
             std::thread::sleep(Duration::from_millis(200));
         }
         let missing = std::mem::take(&mut self.expected);
-        self.other_effects.extend(missing.into_values().map(|expected| expected.order_id));
+        self.missing = missing.into_iter().map(|(id, expected)| (id, expected.order_id)).collect();
+        self.other_effects.extend(self.missing.values());
         Ok(())
     }
 
