@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-documents="README.md CONTRIBUTING.md docs/architecture.md docs/delivery-guarantees.md docs/glossary.md docs/topics.md docs/adr/*.md"
+documents="README.md CONTRIBUTING.md docs/architecture.md docs/delivery-guarantees.md docs/glossary.md docs/topics.md docs/operations.md docs/adr/*.md"
 failed=0
 wrong() {
     echo "check-docs: $1" >&2
@@ -25,7 +25,7 @@ for document in $documents; do
         grep -vE '^(target|\.firstcome)/|/TYPE\.' || true)
     while read -r test; do
         grep -qx "fn $test" <<<"$functions" || wrong "$document names the test $test, which is not there"
-    done < <(grep -oE '`[a-z0-9]+(_[a-z0-9]+){3,}`' "$document" | tr -d '`' | grep -vE '_(total|seconds)$' || true)
+    done < <(grep -oE '`[a-z0-9]+(_[a-z0-9]+){3,}`' "$document" | tr -d '`' | grep -vE '_(total|seconds|state)$' || true)
     while read -r target; do
         grep -q "^$target:" Makefile || wrong "$document names make $target, which is not there"
     done < <(grep -oE '\bmake [a-z]+`' "$document" | sed -E 's/^make //; s/`$//' | sort -u || true)

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     List(List),
     /// One order: timeline, state, what it waits for, what an operator may do now
     Show(Show),
+    /// The whole system on one screen: states, lag and rate of each consumer, what is parked, who waits longest
+    Top(Top),
     /// Mermaid of the saga's definition, or of the path that one order took
     Graph(Graph),
     /// The state of an order at an earlier time or offset, from the log
@@ -217,6 +219,16 @@ pub(crate) struct Audit {
 pub(crate) struct Show {
     /// The order's id
     pub(crate) order: OrderId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Show it once; with --json always
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// How often to look
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub(crate) every: Duration,
 }
 
 #[derive(Debug, Args)]

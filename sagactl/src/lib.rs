@@ -16,6 +16,7 @@ mod servers;
 mod show;
 mod steer;
 mod terminal;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Result<Verdict, Failure> {
     match cli.command {
         Command::List(options) => list::run(&servers, &options, &terminal).await,
         Command::Show(options) => show::run(&servers, &options, &terminal).await,
+        Command::Top(options) => top::run(&servers, &options, &terminal).await,
         Command::Graph(options) => graph::run(&servers, &options, &terminal).await,
         Command::At(options) => at::at(&servers, &options, &terminal).await,
         Command::Diff(options) => at::diff(&servers, &options, &terminal).await,

@@ -89,6 +89,14 @@ impl Terminal {
         Ok(())
     }
 
+    /// An empty screen, if it is one.
+    #[allow(clippy::unused_self, reason = "the one place that prints")]
+    pub(crate) fn clear(&self) {
+        if std::io::stdout().is_terminal() {
+            let _closed = write!(std::io::stdout().lock(), "\x1b[H\x1b[2J");
+        }
+    }
+
     /// Prints one JSON value of many, on one line.
     pub(crate) fn json_line<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
         // Newlines in texts are escaped: those that are left are layout.

@@ -1,12 +1,21 @@
-//! Databases that are lost, or came back from an older backup.
+//! Bad days of an operator: databases that are lost or came back from an older backup, a service that stands still.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::process::Command;
 
 use futures::future::join_all;
-use serde_json::json;
+use local_stack::Signal;
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use system_tests::{Client, System};
+use system_tests::{Client, SOON, System};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Two cores are not enough for several systems at once.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+async fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().await
+}
 
 /// Orders of all kinds, some paid, some waiting.
 async fn orders(customer: &Client, sku: &str, count: usize) -> Vec<String> {
@@ -47,6 +56,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 #[tokio::test]
 async fn lost_databases_are_rebuilt_from_kafka_and_older_backups_catch_up() {
+    let _alone = alone().await;
     let system = System::up("recovery", &[]).await;
     let (admin, customer) = (system.admin(), system.customer());
     let sku = admin.new_product(100, &json!({})).await;
@@ -100,4 +110,34 @@ async fn lost_databases_are_rebuilt_from_kafka_and_older_backups_catch_up() {
     system_tests::all_at_rest(&customer, &last).await;
     system.audited().await;
     system.sagactl(&["audit"]).expect(0);
+}
+
+#[tokio::test]
+async fn a_payment_worker_that_stands_still_shows_as_lag_and_waiting_orders_and_needs_no_repair() {
+    let _alone = alone().await;
+    let system = System::up("standstill", &["--separate"]).await;
+    let (admin, customer) = (system.admin(), system.customer());
+    let sku = admin.new_product(10, &json!({})).await;
+    let top = || system.sagactl(&["top", "--json"]).json(0);
+    let lag = |top: &Value| -> i64 {
+        let consumers = top["consumers"].as_array().unwrap().iter();
+        consumers.filter(|c| c["group"] == "payment-worker").map(|c| c["lag"].as_i64().unwrap()).sum()
+    };
+    let pid = system.service_pid("payment-worker-1").unwrap();
+    Signal::Stop.send(pid).unwrap();
+    let order = customer.ordered(&sku, 1, Some("tok_approve")).await;
+    customer.until(&order, &["CHARGING"]).await;
+    testkit::eventually(SOON, "the lag shows", async || {
+        let top = top();
+        if lag(&top) == 1 && top["states"]["CHARGING"] == 1 { Ok(()) } else { Err(top.to_string()) }
+    })
+    .await;
+    let waiting = system.sagactl(&["list", "--waiting-for", "payment", "--json"]).json(0);
+    assert_eq!(waiting["orders"][0]["order_id"], json!(order));
+    let text = system.sagactl(&["top", "--once"]).expect(0).to_owned();
+    assert!(text.contains("longest waiting: ") && text.contains("payment: charge"), "{text}");
+    system.sagactl(&["audit"]).expect(0);
+    Signal::Continue.send(pid).unwrap();
+    customer.until(&order, &["PAID"]).await;
+    assert_eq!(lag(&top()), 0);
 }
