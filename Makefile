@@ -11,7 +11,7 @@ FIRSTCOME := target/release/firstcome
 # As many open files as the system allows: every customer's connection is one.
 FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
 
-.PHONY: help setup up down reset status demo build test simulate lint fmt purity schemas docs
+.PHONY: help setup up down reset status demo build test fuzz simulate lint fmt purity schemas docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ lint: ## Formatting, lints, what the documents name, the containers' files, and 
 	@scripts/crate-graph.sh --check
 	@scripts/check-docs.sh
 	@scripts/check-deploy.py
+
+fuzz: ## More than 20,000 property-based requests against the running api, in three roles, by schemathesis
+	@scripts/setup.sh --test
+	@scripts/fuzz.sh "$${URL:-http://127.0.0.1:8080}" "$(FIRSTCOME)" $(ARGS)
 
 simulate: ## Hundreds of thousands of seeded schedules of faults, on all cores (ARGS="--seed 4711" tells one)
 	@cargo run --release --locked --quiet -p simulation --bin simulate -- $(ARGS)

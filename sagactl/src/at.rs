@@ -1,4 +1,6 @@
-//! `at` and `diff`: an order as it was, folded from the log.
+//! `at` and `diff`: an order, or a product's stock, as it was, folded from the log.
+
+mod sku;
 
 use std::collections::BTreeMap;
 
@@ -10,7 +12,7 @@ use schemas::{Message, Topic};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::{At, Diff};
+use crate::cli::{At, Diff, Subject};
 use crate::failure::{Failure, Verdict};
 use crate::list::short;
 use crate::log::{Walk, recorded_parkings};
@@ -89,17 +91,59 @@ pub(crate) async fn at(servers: &Servers, options: &At, terminal: &Terminal) -> 
     let until = move |record: &Record| {
         time.is_none_or(|time| record.time <= time) && offset.is_none_or(|offset| record.offset.0 <= offset)
     };
-    let then = then(servers, options.order, until).await?;
-    let was = Was { order_id: options.order, after: then.last.clone(), saga: view(options.order, &then) };
+    let order = match &options.subject {
+        Subject::Order(order) => *order,
+        Subject::Sku(sku) => {
+            let was = sku::then(servers, sku, until).await?;
+            return stock_at(sku, was, terminal);
+        }
+    };
+    let then = then(servers, order, until).await?;
+    let was = Was { order_id: order, after: then.last.clone(), saga: view(order, &then) };
     if terminal.json {
         terminal.json(&was)?;
     } else {
         match (&was.saga, &was.after) {
             (Some(saga), Some(after)) => print(saga, after, terminal),
-            _ => terminal.line(format!("order {} had not begun then", options.order)),
+            _ => terminal.line(format!("order {order} had not begun then")),
         }
     }
     Ok(Verdict::found_if(was.saga.is_none()))
+}
+
+#[derive(Serialize)]
+struct StockWas {
+    after: Option<Applied>,
+    stock: Option<sku::StockView>,
+}
+
+fn stock_at(
+    sku: &domain_types::Sku,
+    was: Option<(sku::StockView, Applied)>,
+    terminal: &Terminal,
+) -> Result<Verdict, Failure> {
+    let found = was.is_some();
+    if terminal.json {
+        let (stock, after) = was.unzip();
+        terminal.json(&StockWas { after, stock })?;
+    } else if let Some((stock, after)) = was {
+        terminal.line(terminal.toned(Tone::Bold, &format!("Product {sku}, version {}", stock.version)));
+        terminal.line(format!(
+            "  since {} at {} (stock-commands/{}@{})",
+            after.rule,
+            terminal.time(after.at),
+            after.partition,
+            after.offset
+        ));
+        let (initial, restocked) = (stock.initial, stock.restocked);
+        let (available, held, sold) = (stock.available, stock.held, stock.sold);
+        terminal.line(format!(
+            "  {initial} initial + {restocked} restocked = {available} available + {held} held + {sold} sold"
+        ));
+    } else {
+        terminal.line(format!("there was no product {sku} then"));
+    }
+    Ok(Verdict::found_if(!found))
 }
 
 fn print(saga: &SagaView, after: &Applied, terminal: &Terminal) {
@@ -179,7 +223,7 @@ fn flatten(path: &str, value: Value, fields: &mut BTreeMap<String, Value>) {
 
 #[derive(Serialize)]
 struct Differs {
-    order_id: OrderId,
+    of: String,
     from: Timestamp,
     to: Timestamp,
     changes: Vec<Change>,
@@ -190,15 +234,27 @@ pub(crate) async fn diff(servers: &Servers, options: &Diff, terminal: &Terminal)
     if from >= to {
         return Err(Failure::usage("--from must be before --to"));
     }
-    let earlier = then(servers, options.order, move |record| record.time <= from).await?;
-    let later = then(servers, options.order, move |record| record.time <= to).await?;
-    let changes = changes(&view(options.order, &earlier), &view(options.order, &later));
+    let (until_from, until_to) =
+        (move |record: &Record| record.time <= from, move |record: &Record| record.time <= to);
+    let (of, changes) = match &options.subject {
+        Subject::Order(order) => {
+            let earlier = then(servers, *order, until_from).await?;
+            let later = then(servers, *order, until_to).await?;
+            (format!("order {order}"), changes(&view(*order, &earlier), &view(*order, &later)))
+        }
+        Subject::Sku(sku) => {
+            let stock = |was: Option<(sku::StockView, Applied)>| was.map(|(stock, _)| stock);
+            let earlier = stock(sku::then(servers, sku, until_from).await?);
+            let later = stock(sku::then(servers, sku, until_to).await?);
+            (format!("product {sku}"), changes(&earlier, &later))
+        }
+    };
     if terminal.json {
-        terminal.json(&Differs { order_id: options.order, from, to, changes })?;
+        terminal.json(&Differs { of, from, to, changes })?;
         return Ok(Verdict::Fine);
     }
     if changes.is_empty() {
-        terminal.line(format!("nothing happened to order {} between them", options.order));
+        terminal.line(format!("nothing happened to {of} between them"));
     }
     for change in &changes {
         terminal.line(format!(

@@ -63,9 +63,9 @@ pub(crate) enum Command {
     Top(Top),
     /// Mermaid of the saga's definition, or of the path that one order took
     Graph(Graph),
-    /// The state of an order at an earlier time or offset, from the log
+    /// The state of an order or a product's stock at an earlier time or offset, from the log
     At(At),
-    /// What changed in an order's state between two times, from the log
+    /// What changed in an order or a product's stock between two times, from the log
     Diff(Diff),
     /// Fold the log through this build and compare with what is stored; exit code 1 on drift
     #[command(
@@ -239,20 +239,40 @@ pub(crate) struct Graph {
 
 #[derive(Debug, Args)]
 pub(crate) struct At {
-    /// The order's id
-    pub(crate) order: OrderId,
+    /// An order's id, or a sku
+    #[arg(value_name = "ORDER|SKU")]
+    pub(crate) subject: Subject,
     /// With everything logged until then, e.g. 2026-11-25T14:03:00Z, or 5m for five minutes ago
     #[arg(long, value_parser = moment, required_unless_present = "offset", conflicts_with = "offset")]
     pub(crate) time: Option<Timestamp>,
-    /// With everything up to this offset of the order's partition
+    /// With everything up to this offset of its partition: of order-saga, for a sku of stock-commands
     #[arg(long)]
     pub(crate) offset: Option<i64>,
 }
 
+/// What is looked at.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    Order(OrderId),
+    Sku(Sku),
+}
+
+impl std::str::FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let order = text.parse().map(Self::Order);
+        order
+            .or_else(|_no_id| text.parse().map(Self::Sku))
+            .map_err(|_neither| "it is no order's id and no sku".to_owned())
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// The order's id
-    pub(crate) order: OrderId,
+    /// An order's id, or a sku
+    #[arg(value_name = "ORDER|SKU")]
+    pub(crate) subject: Subject,
     /// The earlier time
     #[arg(long, value_parser = moment)]
     pub(crate) from: Timestamp,

@@ -32,7 +32,8 @@ fn target_folder() -> PathBuf {
     exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file()).unwrap().to_owned()
 }
 
-fn firstcome() -> PathBuf {
+/// The binary, built before.
+pub fn firstcome() -> PathBuf {
     binary("firstcome")
 }
 

@@ -4,6 +4,8 @@ mod partitioner;
 mod preview;
 mod settle;
 
+pub(crate) use partitioner::partition_of;
+
 use std::collections::BTreeMap;
 
 use domain_types::Timestamp;

@@ -25,7 +25,7 @@ fn murmur2(data: &[u8]) -> u32 {
 }
 
 /// The partition of `partitions` that a record with this key goes to.
-fn partition_of(key: &[u8], partitions: i32) -> i32 {
+pub(crate) fn partition_of(key: &[u8], partitions: i32) -> i32 {
     let positive = i32::try_from(murmur2(key) & 0x7fff_ffff).unwrap_or(0);
     positive % partitions.max(1)
 }

@@ -59,3 +59,20 @@ async fn x5_a_generated_client_places_follows_pays_and_cancels_orders() {
     customer.until(told["cancelled"].as_str().unwrap(), &["CANCELLED"]).await;
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test]
+async fn x5_property_based_requests_in_three_roles_meet_the_description() {
+    let system = system().await;
+    assert!(tool("schemathesis").is_file());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/fuzz.sh");
+    // On the second node, with few examples; `make fuzz` has more.
+    let said = run(Command::new(script)
+        .arg(&system.apis()[1])
+        .arg(system_tests::firstcome())
+        .args(["8", "4711"])
+        .env("PHASES", "examples,fuzzing")
+        .env("FIRSTCOME_DATA_DIR", system.data()));
+    let total = said.lines().last().unwrap_or_default();
+    let requests: Option<u32> = total.split_whitespace().find_map(|word| word.parse().ok());
+    assert!(requests > Some(200), "{said}");
+}

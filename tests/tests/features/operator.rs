@@ -312,6 +312,20 @@ async fn x3_an_order_is_seen_as_it_was() {
     let changes = system.sagactl(&times).json(0)["changes"].clone();
     let change = json!({"field": "state", "from": "AWAITING_PAYMENT", "to": "CANCELLED"});
     assert!(changes.as_array().unwrap().contains(&change), "{changes}");
+
+    // The same of its product.
+    let stock =
+        system.sagactl(&["at", &sku, "--time", held["at"].as_str().unwrap(), "--json"]).json(0)["stock"]
+            .clone();
+    assert_eq!(
+        (&stock["available"], &stock["held"], &stock["version"]),
+        (&json!(19), &json!(1), &json!(2)),
+        "{stock}"
+    );
+    let times = ["diff", &sku, "--from", held["at"].as_str().unwrap(), "--to", "0s", "--json"];
+    let changes = system.sagactl(&times).json(0)["changes"].clone();
+    assert!(changes.as_array().unwrap().contains(&json!({"field": "held", "from": 1, "to": 0})), "{changes}");
+    system.sagactl(&["at", "NO-SUCH-SKU", "--time", "0s"]).expect(1);
 }
 
 #[tokio::test]
