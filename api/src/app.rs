@@ -13,6 +13,7 @@ use messaging::{Publisher, Status};
 use sqlx::PgPool;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use traces::Tracer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -112,13 +113,13 @@ pub fn openapi_json() -> serde_json::Result<String> {
 }
 
 /// All routes, and around them what every answer gets.
-pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge) -> Router {
+pub(crate) fn router(app: App, metrics: HttpMetrics, edge: &Edge, tracer: Option<Tracer>) -> Router {
     let (routes, document) = documented();
-    surrounded(routes.with_state(app).merge(openapi::routes(&document)), metrics, edge)
+    surrounded(routes.with_state(app).merge(openapi::routes(&document)), metrics, edge, tracer)
 }
 
 /// The last layer here is the outermost.
-fn surrounded(routes: Router, metrics: HttpMetrics, edge: &Edge) -> Router {
+fn surrounded(routes: Router, metrics: HttpMetrics, edge: &Edge, tracer: Option<Tracer>) -> Router {
     let routes = routes
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_WITHIN))
@@ -128,7 +129,7 @@ fn surrounded(routes: Router, metrics: HttpMetrics, edge: &Edge) -> Router {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    routes.layer(from_fn_with_state(Around { metrics, edge: edge.clone() }, context::around))
+    routes.layer(from_fn_with_state(Around { metrics, edge: edge.clone(), tracer }, context::around))
 }
 
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
@@ -211,7 +212,8 @@ mod tests {
         let registry = prometheus::Registry::new();
         let metrics = HttpMetrics::register(&registry).unwrap();
         let edge = Edge::new(edge::EdgeSettings::default(), &registry).unwrap();
-        let response = surrounded(routes, metrics, &edge).oneshot(Request::new(Body::empty())).await.unwrap();
+        let response = surrounded(routes, metrics, &edge, None);
+        let response = response.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert!(response.headers().contains_key("traceresponse"));

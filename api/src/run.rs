@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use traces::Tracer;
 
 use crate::admission::Admission;
 use crate::app::{App, consumers_missing, router};
@@ -93,6 +94,7 @@ pub async fn run_reporting(
         redis: Redis::connect(&settings.redis_urls, settings.redis_cluster)
             .context("redis_urls can't be used")?,
         projection_pool,
+        tracer: Tracer::from_env("api", &registry)?,
         registry,
     };
     let within = Duration::from_millis(settings.publish_within_ms);
@@ -138,9 +140,12 @@ pub async fn run_reporting(
     };
     let metrics = HttpMetrics::register(&node.registry)?;
     let edge = Edge::new(settings.edge.clone(), &node.registry)?;
-    let router = router(app, metrics, &edge);
+    let router = router(app, metrics, &edge, node.tracer.clone());
     let served = serve(listener, router, edge, stop, failed).await;
     tasks.finish().await;
+    if let Some(tracer) = &node.tracer {
+        tracer.close().await;
+    }
     served
 }
 
@@ -218,6 +223,7 @@ struct Node {
     projection_pool: PgPool,
     publisher: Publisher,
     redis: Redis,
+    tracer: Option<Tracer>,
     registry: Registry,
 }
 
@@ -354,6 +360,7 @@ impl Start<'_> {
         let mut config = ConsumerConfig::new(&self.settings.brokers, &group, topic.name(), pool);
         config.instance_id.clone_from(&self.settings.instance_id);
         config.limits = limits;
+        config.tracer.clone_from(&self.node.tracer);
         let running = messaging::run(
             config,
             factory,

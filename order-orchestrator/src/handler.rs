@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, wall_clock};
-use schemas::DecodeError;
+use messaging::{
+    Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced, wall_clock,
+};
+use schemas::{DecodeError, Message};
 
 use crate::batch::{Batch, Decided};
 use crate::cache::{Cache, Known};
@@ -72,6 +74,14 @@ impl<S: SagaStore> Handler<S> for SagaHandler {
 
     fn decode(&self, record: &Record) -> Result<SagaInput, DecodeError> {
         messages::decode(record)
+    }
+
+    fn traced(&self, input: &SagaInput) -> Option<Traced> {
+        Some(Traced {
+            message_id: input.message_id,
+            message_type: input.message.type_name(),
+            order_id: Some(input.order_id),
+        })
     }
 
     async fn handle(

@@ -8,6 +8,8 @@ use schemas::{
 };
 use uuid::Uuid;
 
+use crate::CONSUMER_GROUP;
+
 /// An input and the order it is for.
 #[derive(Debug)]
 pub struct SagaInput {
@@ -62,7 +64,7 @@ pub fn output(input: &SagaInput, record: &Record, index: u32, effect: Effect) ->
         }
         Effect::Event(event) => Output::new(Topic::OrderEvents, order_id.to_string(), &wrap.message(event)),
     };
-    output.traceparent(record.traceparent())
+    output.traceparent(record.onward(CONSUMER_GROUP, input.message_id).as_deref())
 }
 
 /// The record of a due timer. It depends on order, timer and due time alone: fired again it is the same message.

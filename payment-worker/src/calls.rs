@@ -12,9 +12,11 @@ use messaging::Waker;
 use payment_domain::{Action, CallNumber, Charge, ProviderAnswer, ProviderCall};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use traces::Tracer;
 
 use crate::metrics::{PaymentMetrics, unknown};
 use crate::provider::Provider;
+use crate::trace::CallSpan;
 
 /// An answer that came in.
 #[derive(Debug, Clone)]
@@ -32,12 +34,20 @@ pub struct Line<P> {
     /// One permit per call in flight.
     turns: Semaphore,
     metrics: PaymentMetrics,
+    tracer: Option<Tracer>,
 }
 
 impl<P> Line<P> {
     /// At most `in_flight` calls at once.
     pub fn new(provider: P, in_flight: usize, metrics: PaymentMetrics) -> Self {
-        Self { provider, turns: Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS)), metrics }
+        let turns = Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS));
+        Self { provider, turns, metrics, tracer: None }
+    }
+
+    /// Calls of sampled commands have a span.
+    #[must_use]
+    pub fn traced_by(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 }
 
@@ -193,6 +203,8 @@ impl<P: Provider> Line<P> {
             return None;
         }
         let _in_flight = InFlight::new(&self.metrics);
+        let span = self.tracer.as_ref().and_then(|tracer| CallSpan::begin(tracer, call));
+        let call = span.as_ref().map_or(call, CallSpan::call);
         let (began, asked_at) = (Instant::now(), clock());
         let answer = match AssertUnwindSafe(self.ask(call)).catch_unwind().await {
             Ok(answer) => answer,
@@ -202,6 +214,9 @@ impl<P: Provider> Line<P> {
             }
         };
         self.metrics.called(&answer, began.elapsed());
+        if let Some(span) = span {
+            span.end(&answer);
+        }
         Some((asked_at, answer))
     }
 

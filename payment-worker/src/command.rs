@@ -1,9 +1,13 @@
 //! Commands as they come from the log.
 
+use std::borrow::Cow;
+
 use domain_types::{CustomerId, OrderId};
 use messaging::Record;
 use payment_domain::Cause;
 use schemas::{DecodeError, Envelope, Message, PaymentCommand};
+
+use crate::CONSUMER_GROUP;
 
 /// Longest trace context that is passed on (W3C version 00 has 55 characters).
 const TRACEPARENT_BYTES: usize = 128;
@@ -42,11 +46,13 @@ pub fn decode(record: &Record) -> Result<Command, DecodeError> {
     if record.key_str() != Some(customer_of(&envelope.message).to_string().as_str()) {
         return Err(malformed("the record's key is not the command's customer"));
     }
-    let traceparent = record.traceparent().filter(|trace| trace.len() <= TRACEPARENT_BYTES);
+    let traceparent = record
+        .onward(CONSUMER_GROUP, envelope.message_id)
+        .filter(|traceparent| traceparent.len() <= TRACEPARENT_BYTES);
     let cause = Cause {
         message_id: envelope.message_id,
         time: record.time,
-        traceparent: traceparent.map(str::to_owned),
+        traceparent: traceparent.map(Cow::into_owned),
     };
     Ok(Command { order_id, cause, message: envelope.message })
 }

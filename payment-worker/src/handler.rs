@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{
-    Handler, HandlerError, HandlerFactory, Output, Outputs, Ownership, Received, Record, wall_clock,
+    Handler, HandlerError, HandlerFactory, Output, Outputs, Ownership, Received, Record, Traced, wall_clock,
 };
 use payment_domain::{Charge, Decision, Movement, PaymentRecord, Policy, Reply, answered, decide};
-use schemas::{DecodeError, Envelope, OrderSagaMessage, Topic};
+use schemas::{DecodeError, Envelope, Message, OrderSagaMessage, Topic};
 
 use crate::calls::{Answered, Calls, Line};
 use crate::command::{self, Command};
@@ -90,6 +90,14 @@ impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
 
     fn decode(&self, record: &Record) -> Result<Command, DecodeError> {
         command::decode(record)
+    }
+
+    fn traced(&self, input: &Command) -> Option<Traced> {
+        Some(Traced {
+            message_id: input.cause.message_id,
+            message_type: input.message.type_name(),
+            order_id: Some(input.order_id),
+        })
     }
 
     async fn handle(

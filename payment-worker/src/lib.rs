@@ -7,6 +7,7 @@ mod metrics;
 mod provider;
 mod settings;
 mod store;
+mod trace;
 
 use std::sync::Arc;
 
@@ -69,7 +70,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         None => AnyProvider::Simulated(SimulatedProvider::new(settings.provider.clone(), book.clone())),
     };
     let handlers = PaymentHandlers {
-        line: Arc::new(Line::new(provider, settings.calls.at_once, metrics)),
+        line: Arc::new(Line::new(provider, settings.calls.at_once, metrics).traced_by(worker.tracer.clone())),
         policy: settings.calls.policy(),
         calls_in_memory: settings.calls.in_memory,
     };

@@ -125,7 +125,7 @@ const fn declined(reason: DeclineReason) -> &'static str {
     }
 }
 
-const fn outcome(answer: &ProviderAnswer) -> &'static str {
+pub(crate) const fn outcome(answer: &ProviderAnswer) -> &'static str {
     match answer {
         ProviderAnswer::Charge(ChargeAnswer::Approved { .. })
         | ProviderAnswer::Query(QueryAnswer::Approved { .. })

@@ -5,11 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain_types::{MessageId, Sku, Timestamp};
 use messaging::{
-    Handler, HandlerError, HandlerFactory, LogReader, Output, Outputs, Ownership, Received, Record, Waker,
+    Handler, HandlerError, HandlerFactory, LogReader, Output, Outputs, Ownership, Received, Record, Traced,
+    Waker,
 };
-use schemas::{DecodeError, Envelope, OrderSagaMessage, StockCommand, StockEvent, StockLevelMessage, Topic};
+use schemas::{
+    DecodeError, Envelope, Message, OrderSagaMessage, StockCommand, StockEvent, StockLevelMessage, Topic,
+};
 use stock_domain::{Answer, Cause, Item, Stock, StockError};
 
+use crate::CONSUMER_GROUP;
 use crate::command;
 use crate::levels::LevelWatch;
 use crate::metrics::{StockMetrics, Tally};
@@ -85,6 +89,14 @@ impl<S: StockStore> Handler<S> for StockHandler {
 
     fn decode(&self, record: &Record) -> Result<Self::Input, DecodeError> {
         command::decode(record)
+    }
+
+    fn traced(&self, input: &Self::Input) -> Option<Traced> {
+        Some(Traced {
+            message_id: input.message_id,
+            message_type: input.message.type_name(),
+            order_id: input.order_id,
+        })
     }
 
     async fn handle(
@@ -253,7 +265,7 @@ fn answer(command: &Envelope<StockCommand>, record: &Record, answer: Answer) -> 
             Output::new(Topic::StockEvents, command::sku_of(&command.message).as_str(), &event)
         }
     };
-    output.traceparent(record.traceparent())
+    output.traceparent(record.onward(CONSUMER_GROUP, command.message_id).as_deref())
 }
 
 /// Publishes an item's level. It depends on the item alone: the same version is the same message.

@@ -25,6 +25,7 @@ pub struct System {
     child: GuardedChild,
     folder: PathBuf,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 fn target_folder() -> PathBuf {
@@ -48,6 +49,11 @@ fn binary(name: &str) -> PathBuf {
 impl System {
     /// `firstcome up` with these options, in a folder of its own and on a free port; returns when it is ready.
     pub async fn up(name: &str, options: &[&str]) -> Self {
+        Self::up_with(name, options, &[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn up_with(name: &str, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let root = target_folder().join("system-tests");
         let folder = root.join(name);
         drop(std::fs::remove_dir_all(&folder));
@@ -56,14 +62,19 @@ impl System {
         let mut all =
             vec!["--port".to_owned(), port.to_string(), "--quick".to_owned(), "--no-catalogue".to_owned()];
         all.extend(options.iter().map(|option| (*option).to_owned()));
-        let child = Self::spawn(&folder, &all);
-        let mut system = Self { child, folder, options: all };
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let child = Self::spawn(&folder, &all, &environment);
+        let mut system = Self { child, folder, options: all, environment };
         system.until_ready().await;
         system
     }
 
-    fn spawn(folder: &Path, options: &[String]) -> GuardedChild {
-        GuardedCommand::new(firstcome(), folder.join("up.log"))
+    fn spawn(folder: &Path, options: &[String], environment: &[(String, String)]) -> GuardedChild {
+        let command = GuardedCommand::new(firstcome(), folder.join("up.log"));
+        environment
+            .iter()
+            .fold(command, |command, (name, value)| command.env(name, value))
             .arg("up")
             .arg("--data-dir")
             .arg(folder.join("data"))
@@ -74,7 +85,7 @@ impl System {
 
     /// Starts again in the same folder, with the same options.
     pub async fn start_again(&mut self) {
-        self.child = Self::spawn(&self.folder, &self.options);
+        self.child = Self::spawn(&self.folder, &self.options, &self.environment);
         self.until_ready().await;
     }
 

@@ -1,11 +1,12 @@
 //! The outermost layer: gives each request its trace and id, renders problems, counts and logs.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use traces::{KeyValue, Span, SpanKind, TraceContext, Tracer};
 use uuid::Uuid;
 
 use crate::edge::{Edge, Visit, secured};
@@ -21,47 +22,72 @@ const MAX_REQUEST_ID: usize = 128;
 /// W3C trace context of one request: the caller's trace, or a new one, and a span of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trace {
-    trace_id: String,
-    span_id: String,
-    flags: String,
+    own: TraceContext,
+    caller: Option<TraceContext>,
 }
 
 impl Trace {
-    fn of(headers: &HeaderMap) -> Self {
-        let parent = headers.get(schemas::HEADER_TRACEPARENT).and_then(|value| value.to_str().ok());
-        let (trace_id, flags) = parent
-            .and_then(parse_traceparent)
-            .unwrap_or_else(|| (Uuid::new_v4().simple().to_string(), "01".to_owned()));
-        let span_id = Uuid::new_v4().simple().to_string().split_off(16);
-        Self { trace_id, span_id, flags }
+    /// A caller's trace id is kept. Whether the trace is sampled is for the tracer to say; without one it is not.
+    fn of(headers: &HeaderMap, tracer: Option<&Tracer>) -> Self {
+        let caller = headers.get(schemas::HEADER_TRACEPARENT).and_then(|value| value.to_str().ok());
+        let caller = caller.and_then(TraceContext::parse);
+        let own = caller.map_or_else(|| TraceContext::root(false), TraceContext::child);
+        let is_sampled = tracer.is_some_and(|tracer| tracer.samples(caller.as_ref(), &own));
+        Self { own: own.sampled(is_sampled), caller }
     }
 
-    pub(crate) fn trace_id(&self) -> &str {
-        &self.trace_id
+    pub(crate) fn trace_id(&self) -> String {
+        self.own.trace_id()
     }
 
     /// As it is passed on in Kafka headers, and given back as `traceresponse`.
     pub(crate) fn traceparent(&self) -> String {
-        format!("00-{}-{}-{}", self.trace_id, self.span_id, self.flags)
+        self.own.to_string()
     }
 }
 
-/// Trace id and flags of a valid version 00 `traceparent`.
-fn parse_traceparent(text: &str) -> Option<(String, String)> {
-    let mut parts = text.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let nonzero = |part: &str| part.bytes().any(|b| b != b'0');
-    let valid = version == "00"
-        && parts.next().is_none()
-        && hex(trace, 32)
-        && hex(span, 16)
-        && hex(flags, 2)
-        && nonzero(trace)
-        && nonzero(span);
-    valid.then(|| (trace.to_owned(), flags.to_owned()))
+/// The span of a sampled request; ends when dropped, also if the client went away before there was an answer.
+struct RequestSpan {
+    tracer: Tracer,
+    trace: Trace,
+    began: SystemTime,
+    method: Method,
+    route: String,
+    status: Option<StatusCode>,
+}
+
+impl RequestSpan {
+    fn begin(tracer: Option<&Tracer>, trace: &Trace, method: &Method, route: &str) -> Option<Self> {
+        let tracer = tracer.filter(|_| trace.own.is_sampled())?;
+        Some(Self {
+            tracer: tracer.clone(),
+            trace: trace.clone(),
+            began: SystemTime::now(),
+            method: method.clone(),
+            route: route.to_owned(),
+            status: None,
+        })
+    }
+}
+
+impl Drop for RequestSpan {
+    fn drop(&mut self) {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", self.method.to_string()),
+            KeyValue::new("http.route", self.route.clone()),
+        ];
+        let status = self.status.map(|status| i64::from(status.as_u16()));
+        attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));
+        self.tracer.end(Span {
+            context: self.trace.own,
+            parent: self.trace.caller,
+            kind: SpanKind::Server,
+            name: format!("{} {}", self.method, self.route).into(),
+            began: self.began,
+            failed: self.status.is_none_or(|status| status.is_server_error()),
+            attributes,
+        });
+    }
 }
 
 fn request_id(headers: &HeaderMap) -> HeaderValue {
@@ -80,23 +106,25 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 pub(crate) struct Around {
     pub(crate) metrics: HttpMetrics,
     pub(crate) edge: Edge,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// Puts [`Trace`] and [`Visit`] into the request's extensions; trace, request id and what protects a browser onto every
 /// answer.
 pub(crate) async fn around(
-    State(Around { metrics, edge }): State<Around>,
+    State(Around { metrics, edge, tracer }): State<Around>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let begun = Instant::now();
-    let trace = Trace::of(request.headers());
+    let trace = Trace::of(request.headers(), tracer.as_ref());
     let request_id = request_id(request.headers());
     let method = request.method().clone();
     let route = request
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let mut span = RequestSpan::begin(tracer.as_ref(), &trace, &method, &route);
     request.extensions_mut().insert(trace.clone());
     let visit = Visit::new(&edge, &request);
     request.extensions_mut().insert(visit.clone());
@@ -107,6 +135,9 @@ pub(crate) async fn around(
     secured(response.headers_mut(), &visit);
     // What a client wanted to wait is not latency; a stream counts until its head.
     let waited = response.extensions_mut().remove::<Waited>().map_or(Duration::ZERO, |Waited(waited)| waited);
+    if let Some(span) = &mut span {
+        span.status = Some(response.status());
+    }
     let (status, took) = (response.status(), begun.elapsed().saturating_sub(waited));
     metrics.answered(&route, &method, status, took);
     let answered = Answered { method: &method, route: &route, status, took, request_id: &request_id };
@@ -156,7 +187,7 @@ fn render(mut response: Response, trace: &Trace) -> Response {
         // A dependency that is away is logged where that is noticed.
         tracing::debug!(trace_id = trace.trace_id(), status = status.as_u16(), problem = ?problem, "request failed");
     }
-    let mut rendered = problem.render(trace.trace_id());
+    let mut rendered = problem.render(&trace.trace_id());
     for (name, value) in response.headers() {
         let about_old_body =
             name == axum::http::header::CONTENT_LENGTH || name == axum::http::header::CONTENT_TYPE;
@@ -200,7 +231,7 @@ mod tests {
         let edge = Edge::new(EdgeSettings::default(), &registry).unwrap();
         let routes = Router::new()
             .route("/things/{id}", get(|| async { "fine" }))
-            .layer(middleware::from_fn_with_state(Around { metrics, edge }, around));
+            .layer(middleware::from_fn_with_state(Around { metrics, edge, tracer: None }, around));
         let written = Written::default();
         let writer = written.clone();
         let logs = tracing_subscriber::fmt()
@@ -226,15 +257,15 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_traceparent_is_continued_and_a_bad_one_is_replaced() {
+    fn a_callers_trace_is_continued_and_without_a_tracer_nothing_is_sampled() {
         let mut headers = HeaderMap::new();
-        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         headers.insert("traceparent", HeaderValue::from_static(parent));
-        let trace = Trace::of(&headers);
+        let trace = Trace::of(&headers, None);
         assert_eq!(trace.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(trace.traceparent().ends_with("-00") && trace.traceparent() != parent);
-        for bad in ["00-0-0-0", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "x"] {
-            assert_eq!(parse_traceparent(bad), None, "{bad}");
-        }
+        headers.insert("traceparent", HeaderValue::from_static("00-0-0-0"));
+        let trace = Trace::of(&headers, None);
+        assert_eq!((trace.caller, trace.own.is_sampled()), (None, false));
     }
 }

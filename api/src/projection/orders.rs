@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use domain_types::{MoneyError, OrderId, RequestId};
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
-use schemas::{DecodeError, Envelope, OrderEvent};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced};
+use schemas::{DecodeError, Envelope, Message, OrderEvent};
 use sqlx::PgConnection;
 
 use super::store;
@@ -54,6 +54,14 @@ impl Handler for OrdersHandler {
 
     fn decode(&self, record: &Record) -> Result<Self::Input, DecodeError> {
         Envelope::decode(&record.value)
+    }
+
+    fn traced(&self, input: &Self::Input) -> Option<Traced> {
+        Some(Traced {
+            message_id: input.message_id,
+            message_type: input.message.type_name(),
+            order_id: input.order_id,
+        })
     }
 
     async fn handle(

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use domain_types::Timestamp;
+use domain_types::{MessageId, OrderId, Timestamp};
 use schemas::DecodeError;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
@@ -21,6 +21,12 @@ pub trait Handler<Tx = PgConnection>: Send + 'static {
 
     /// Reads a record's value. An error parks the record.
     fn decode(&self, record: &Record) -> Result<Self::Input, DecodeError>;
+
+    /// What a sampled record's span is called. `None`: it has none.
+    fn traced(&self, input: &Self::Input) -> Option<Traced> {
+        let _ = input;
+        None
+    }
 
     /// Applies a batch (offset order, 1 to [`crate::Limits::batch_records`] records) in the open transaction.
     ///
@@ -60,6 +66,17 @@ pub trait Handler<Tx = PgConnection>: Send + 'static {
 
     /// It is not: drop what was cached from it.
     fn rolled_back(&mut self) {}
+}
+
+/// What a record's span says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    /// The message; outputs carry [`Record::onward`] of it.
+    pub message_id: MessageId,
+    /// Its type.
+    pub message_type: &'static str,
+    /// Its order.
+    pub order_id: Option<OrderId>,
 }
 
 /// Makes the handler of a partition that this process has just taken over.

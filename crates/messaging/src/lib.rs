@@ -17,10 +17,11 @@ pub mod rules;
 mod runtime;
 mod status;
 mod store;
+mod trace;
 
 pub use codec::{Damaged, decode_headers};
 pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
-pub use handler::{Handler, HandlerFactory, Ownership, Waker};
+pub use handler::{Handler, HandlerFactory, Ownership, Traced, Waker};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use parking::{ParkCause, Parking, Parsed, RecordedParkings, dead_letter, record_parking};

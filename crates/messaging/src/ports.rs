@@ -1,19 +1,19 @@
 //! The owner's ports on PostgreSQL and Kafka.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use domain_types::Timestamp;
 
 use crate::consumer::{Order, Reading};
 use crate::error::{is_abort, is_fenced};
-use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction};
+use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
 use crate::rules::{self, House, LogFacts};
 use crate::runtime::Shared;
 use crate::store::{self, PositionKey};
 use crate::{
     ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Ownership, Parsed, Record,
-    Waker,
+    Waker, trace,
 };
 
 /// The ports of one partition.
@@ -183,7 +183,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     }
 
     async fn transact(&mut self, transaction: Transaction<'_, Self::Input>) -> Result<Vec<Output>, Failure> {
-        let started = Instant::now();
+        let (started, began) = (Instant::now(), SystemTime::now());
         let mut tx = store::begin(&self.shared.config.pool).await.map_err(database)?;
         let executed = self.execute(&mut tx, &transaction).await;
         let result = match executed {
@@ -205,6 +205,11 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
         };
         if let Some(handler) = self.handler.as_mut() {
             if result.is_ok() { handler.committed() } else { handler.rolled_back() }
+        }
+        if let (Some(tracer), Some(handler), Work::Records(batch), Ok(_)) =
+            (&self.shared.config.tracer, &self.handler, &transaction.work, &result)
+        {
+            trace::end_spans(tracer, &self.shared.config.group, handler, batch, began);
         }
         let seconds = started.elapsed().as_secs_f64();
         self.shared.metrics.transaction_seconds.with_label_values(&self.labels()).observe(seconds);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use domain_types::Timestamp;
+use domain_types::{MessageId, Timestamp};
 use schemas::{Envelope, HEADER_CONTROL, HEADER_PARKING_KEY, HEADER_TRACEPARENT, Message, Topic};
 
 /// The offset of a record that was read.
@@ -63,6 +63,12 @@ impl Record {
     /// W3C trace context, if the writer sent one.
     pub fn traceparent(&self) -> Option<&str> {
         self.header(HEADER_TRACEPARENT).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// What the outputs of this record carry: the span of reading it as `group`, if its trace is sampled, else the same as
+    /// it. `message_id` is what the record says; the answer depends on nothing else.
+    pub fn onward(&self, group: &str, message_id: MessageId) -> Option<Cow<'_, str>> {
+        traces::onward(self.traceparent(), group, message_id.0)
     }
 
     /// The key as text; `None` if there is none or it is no UTF-8.

@@ -38,6 +38,8 @@ pub struct ConsumerConfig {
     pub pool: PgPool,
     /// Limits.
     pub limits: Limits,
+    /// Where spans of sampled records go.
+    pub tracer: Option<traces::Tracer>,
 }
 
 impl ConsumerConfig {
@@ -51,6 +53,7 @@ impl ConsumerConfig {
             instance_id: None,
             pool,
             limits: Limits::default(),
+            tracer: None,
         }
     }
 }

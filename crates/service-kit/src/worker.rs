@@ -9,6 +9,7 @@ use prometheus::Registry;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use tokio_util::sync::CancellationToken;
+use traces::Tracer;
 
 use crate::{admin, database};
 
@@ -36,6 +37,8 @@ pub struct WorkerConfig<'a> {
 pub struct Worker {
     /// Its database.
     pub pool: PgPool,
+    /// Where spans go, if the environment names a collector.
+    pub tracer: Option<Tracer>,
     publisher: Publisher,
     consumer: ConsumerConfig,
     metrics: Metrics,
@@ -69,9 +72,11 @@ impl Worker {
         config.migrations.run(&pool).await.context("the database can't be migrated")?;
 
         let publisher = Publisher::new(config.brokers, config.name)?;
+        let tracer = Tracer::from_env(config.name, registry)?;
         let mut consumer = ConsumerConfig::new(config.brokers, config.name, config.topic, pool.clone());
         consumer.instance_id = config.instance_id;
-        Ok(Some(Self { pool, publisher, consumer, metrics, status }))
+        consumer.tracer.clone_from(&tracer);
+        Ok(Some(Self { tracer, pool, publisher, consumer, metrics, status }))
     }
 
     /// Consumes until `shutdown`; returns once every partition has ended its transaction in hand and published what it
@@ -84,6 +89,9 @@ impl Worker {
         let (publisher, metrics, status) = (self.publisher, self.metrics, self.status);
         let ended = messaging::run(self.consumer, handlers, publisher, metrics, status, shutdown).await;
         self.pool.close().await;
+        if let Some(tracer) = &self.tracer {
+            tracer.close().await;
+        }
         ended.with_context(|| format!("the consumer of {topic} failed"))
     }
 }

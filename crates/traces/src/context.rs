@@ -19,7 +19,11 @@ pub struct TraceContext {
 impl TraceContext {
     /// A new trace with a first span, both at random.
     pub fn root(is_sampled: bool) -> Self {
-        Self { trace_id: nonzero(Uuid::new_v4().as_u128()), span_id: random_span(), flags: u8::from(is_sampled) }
+        Self {
+            trace_id: nonzero(Uuid::new_v4().as_u128()),
+            span_id: random_span(),
+            flags: u8::from(is_sampled),
+        }
     }
 
     /// A valid `traceparent`; `None` if it is none.

@@ -110,7 +110,10 @@ pub(crate) fn run(service: &'static str, told: &Receiver<Told>, counted: &Counte
                 Err(error) => {
                     counted.dropped.inc_by(count);
                     if !is_away && exporter.is_some() {
-                        tracing::warn!(error, "the collector does not take spans; they are dropped until it does");
+                        tracing::warn!(
+                            error,
+                            "the collector does not take spans; they are dropped until it does"
+                        );
                     }
                     is_away = true;
                 }

@@ -9,4 +9,4 @@ pub use context::{TraceContext, onward};
 pub use opentelemetry::KeyValue;
 pub use opentelemetry::trace::SpanKind;
 pub use sampler::{Sampler, SamplerError};
-pub use tracer::{Span, TracerError, Tracer};
+pub use tracer::{Span, Tracer, TracerError};

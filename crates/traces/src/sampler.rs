@@ -86,7 +86,10 @@ mod tests {
 
     #[test]
     fn a_sampler_that_is_none_is_refused_by_name() {
-        assert_eq!(Sampler::new(Some("jaeger_remote"), None), Err(SamplerError::Unknown("jaeger_remote".into())));
+        assert_eq!(
+            Sampler::new(Some("jaeger_remote"), None),
+            Err(SamplerError::Unknown("jaeger_remote".into()))
+        );
         for bad in ["1.5", "-1", "many", "NaN"] {
             assert_eq!(Sampler::new(Some("traceidratio"), Some(bad)), Err(SamplerError::Ratio(bad.into())));
         }

@@ -93,7 +93,8 @@ impl Tracer {
     /// # Errors
     /// The environment asks for something that there is not.
     pub fn from_env(service: &'static str, registry: &Registry) -> Result<Option<Self>, TracerError> {
-        let asked = variable("OTEL_EXPORTER_OTLP_ENDPOINT").or(variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
+        let asked =
+            variable("OTEL_EXPORTER_OTLP_ENDPOINT").or(variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
         if asked.is_none() || variable("OTEL_SDK_DISABLED").is_some_and(|text| text == "true") {
             return Ok(None);
         }

@@ -63,7 +63,7 @@ pub struct ProviderCall {
     pub action: Action,
     /// Not to be made before; `None`: at once.
     pub not_before: Option<Timestamp>,
-    /// W3C trace context of the command.
+    /// W3C trace context of the work on the command.
     pub traceparent: Option<String>,
 }
 

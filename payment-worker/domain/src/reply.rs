@@ -30,7 +30,7 @@ pub struct Cause {
     pub message_id: MessageId,
     /// When it was logged.
     pub time: Timestamp,
-    /// Its W3C trace context.
+    /// W3C trace context of the work on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
