@@ -135,7 +135,7 @@ pub(crate) struct IdempotencyKey {
 #[into_params(parameter_in = Header)]
 pub(crate) struct RequiredIdempotencyKey {
     /// Names this request: a repeat with the same key does not do it twice. Visible ASCII.
-    #[param(value_type = String, required = false, rename = "Idempotency-Key",
+    #[param(value_type = String, required = true, rename = "Idempotency-Key",
         min_length = 1,
         max_length = 255,
         pattern = "^[!-~]{1,255}$",
