@@ -42,7 +42,7 @@ fn collector() -> &'static str {
 /// One system for all tests here: a day has 3 seconds, two of each service. Requests are traced if their caller says so.
 async fn system() -> &'static System {
     SYSTEM
-        .get_or_init(|| {
+        .get_or_init(|| async {
             System::up_with(
                 "features",
                 &[
@@ -66,6 +66,7 @@ async fn system() -> &'static System {
                     ("OTEL_TRACES_SAMPLER", "parentbased_always_off"),
                 ],
             )
+            .await
         })
         .await
 }
