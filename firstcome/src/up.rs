@@ -25,6 +25,8 @@ use crate::services::{self, Replica, Service};
 use crate::supervisor::{self, Processes};
 
 const DEFAULT_PORT: u16 = 8080;
+/// How long a killed run may go on holding its port.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// A log larger than this is put aside when the system starts.
 const LOG_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
@@ -86,7 +88,7 @@ impl Running {
 async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyhow::Result<Running> {
     let console = Console::new();
     console.say(&format!("Firstcome, data in {}", home.dir().display()));
-    let port = api_port(options.port)?;
+    let port = api_port(options.port, home).await?;
     let processes = processes(options)?;
     keys::ensure(home)?;
     let stack = Arc::new(Stack::start(stack_options(options, home, &console)).await?);
@@ -111,15 +113,23 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
 }
 
 /// The port that was asked for, or the default one, if it is free; a free one for 0.
-fn api_port(asked: Option<u16>) -> anyhow::Result<u16> {
-    match asked.unwrap_or(DEFAULT_PORT) {
-        0 => Ok(local_stack::free_port()?),
-        port => {
-            let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-            bound.with_context(|| {
-                format!("port {port} for the api can't be used; choose another one with --port")
-            })?;
-            Ok(port)
+///
+/// The services of a run that was killed end a moment after it: its `endpoints.json` is still there.
+async fn api_port(asked: Option<u16>, home: &Home) -> anyhow::Result<u16> {
+    let port = match asked.unwrap_or(DEFAULT_PORT) {
+        0 => return Ok(local_stack::free_port()?),
+        port => port,
+    };
+    let deadline = Instant::now() + if home.endpoints().exists() { LEFT_BEHIND } else { Duration::ZERO };
+    loop {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_free) => return Ok(port),
+            Err(_in_use) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("port {port} for the api can't be used; choose another one with --port")
+                });
+            }
         }
     }
 }
