@@ -19,7 +19,7 @@ use crate::handler::SagaHandlers;
 
 pub use cache::Unsaved;
 pub use handler::SagaHandler;
-pub use messages::{SagaInput, decode, output};
+pub use messages::{SagaInput, decode, output, timer_name};
 pub use metrics::SagaMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
 pub use store::{Ahead, PresentSaga, ReadError, SagaReader, SagaStore, StoredSaga};

@@ -106,7 +106,7 @@ pub(crate) fn trace_id(record: &Record) -> Option<String> {
 }
 
 /// A timer's name as it is stored and counted.
-pub(crate) const fn timer_name(timer: TimerName) -> &'static str {
+pub const fn timer_name(timer: TimerName) -> &'static str {
     match timer {
         TimerName::PayBefore => "pay_before",
         TimerName::ChargeDeadline => "charge_deadline",

@@ -303,16 +303,10 @@ pub(crate) struct Replay {
     pub(crate) memory: u64,
 }
 
+/// What every command that writes is told.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).multiple(false).args(["order", "filter"]))]
-pub(crate) struct Steer {
-    /// The order's id
-    pub(crate) order: Option<OrderId>,
-    /// Every order for which this holds: state=S, reason=R, step=S, waiting_for=W, sku=SKU, customer=UUID, older=5m, idle=5m,
-    /// needs_operator, paused; repeatable, all must hold
-    #[arg(long = "where", value_name = "CLAUSE")]
-    pub(crate) filter: Vec<Clause>,
-    /// Why; recorded with the order for ever
+pub(crate) struct Write {
+    /// Why; recorded on the topic for ever
     #[arg(long, value_parser = words)]
     pub(crate) reason: String,
     /// Who; recorded too
@@ -324,6 +318,19 @@ pub(crate) struct Steer {
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(false).args(["order", "filter"]))]
+pub(crate) struct Steer {
+    /// The order's id
+    pub(crate) order: Option<OrderId>,
+    /// Every order for which this holds: state=S, reason=R, step=S, waiting_for=W, sku=SKU, customer=UUID, older=5m, idle=5m,
+    /// needs_operator, paused; repeatable, all must hold
+    #[arg(long = "where", value_name = "CLAUSE")]
+    pub(crate) filter: Vec<Clause>,
+    #[command(flatten)]
+    pub(crate) write: Write,
     /// At most this many orders a second
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
@@ -377,18 +384,8 @@ pub(crate) struct Settle {
     /// Only keys whose first record has this cause
     #[arg(long)]
     pub(crate) cause: Option<String>,
-    /// Why; recorded on the topic for ever
-    #[arg(long, value_parser = words)]
-    pub(crate) reason: String,
-    /// Who; recorded too
-    #[arg(long, env = "SAGACTL_OPERATOR", value_parser = words)]
-    pub(crate) operator: Option<String>,
-    /// Only say what would be sent
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) write: Write,
     /// At most this many records a second
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,

@@ -1,10 +1,11 @@
 //! Facts of a saga's history in words.
 
 use domain_types::LineNumber;
+use order_orchestrator::timer_name;
 use saga::Event;
 use schemas::StepName;
 
-use crate::view::{step_word, timer_word};
+use crate::view::step_word;
 
 fn command(step: StepName, line: Option<LineNumber>) -> String {
     match line {
@@ -36,7 +37,7 @@ pub(crate) fn fact(event: &Event) -> String {
         Event::Settled { step, settled_by } => format!("{} settled by hand: {settled_by}", step_word(*step)),
         Event::CompensationBegun { outcome } => format!("gives everything back ({})", outcome.as_str()),
         Event::Entered { state } => format!("is {}", state.as_str()),
-        Event::TimerArmed(timer) => format!("timer {} at {}", timer_word(timer.name), timer.due_at),
+        Event::TimerArmed(timer) => format!("timer {} at {}", timer_name(timer.name), timer.due_at),
         Event::TimerDisarmed => "timer off".to_owned(),
         Event::Paused => "paused".to_owned(),
         Event::Resumed => "resumed".to_owned(),

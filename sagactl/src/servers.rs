@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use messaging::{LogReader, Publisher};
+use messaging::{GroupPosition, LogReader, ParkedRecord, ParkingKey, Publisher};
 use order_orchestrator::SagaReader;
 use serde::Deserialize;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::Mutex;
 
 use crate::failure::Failure;
 
@@ -18,6 +20,12 @@ use crate::failure::Failure;
 const NAME: &str = "sagactl";
 /// How long a server may take to let us in.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Every service that consumes; each has databases of its own.
+pub(crate) const SERVICES: [&str; 4] = ["orchestrator", "stock", "payment", "api"];
+
+/// Databases that let us in, by service.
+type Pools = Arc<Mutex<BTreeMap<String, Vec<PgPool>>>>;
 
 /// How servers are found.
 #[derive(Debug, Clone, Args)]
@@ -45,6 +53,8 @@ pub(crate) struct Servers {
         hide_env_values = true
     )]
     databases: Vec<Database>,
+    #[arg(skip)]
+    pools: Pools,
 }
 
 /// `SERVICE=URL`.
@@ -58,12 +68,11 @@ impl FromStr for Database {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = ["orchestrator", "stock", "payment", "api"];
         match text.split_once('=') {
-            Some((service, url)) if known.contains(&service) && !url.is_empty() => {
+            Some((service, url)) if SERVICES.contains(&service) && !url.is_empty() => {
                 Ok(Self { service: service.to_owned(), url: url.to_owned() })
             }
-            _ => Err(format!("SERVICE=URL is needed, with a service of {}", known.join(", "))),
+            _ => Err(format!("SERVICE=URL is needed, with a service of {}", SERVICES.join(", "))),
         }
     }
 }
@@ -107,13 +116,46 @@ impl Servers {
         })
     }
 
-    /// The databases of a service. Whatever role the URL names: nothing can be changed through them.
+    /// The databases of a service, opened once. Whatever role the URL names: nothing can be changed through them.
     pub(crate) async fn databases(&self, service: &str) -> Result<Vec<PgPool>, Failure> {
+        let mut opened = self.pools.lock().await;
+        if let Some(pools) = opened.get(service) {
+            return Ok(pools.clone());
+        }
         let mut pools = Vec::new();
         for url in self.urls(service)? {
             pools.push(looking_on(&url, service).await?);
         }
+        opened.insert(service.to_owned(), pools.clone());
         Ok(pools)
+    }
+
+    /// What each service has set aside, with `key` only under that one.
+    pub(crate) async fn parked(
+        &self,
+        key: Option<&ParkingKey>,
+    ) -> Result<Vec<(&'static str, ParkedRecord)>, Failure> {
+        let mut found = Vec::new();
+        for service in SERVICES {
+            for pool in self.databases(service).await? {
+                let mut connection = pool.acquire().await.map_err(|error| failed(service, &error))?;
+                let parked = messaging::parked(&mut connection, key).await;
+                let parked = parked.map_err(|error| failed(service, &error))?;
+                found.extend(parked.into_iter().map(|parked| (service, parked)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// How far the consumers of a service have come.
+    pub(crate) async fn positions(&self, service: &str) -> Result<Vec<GroupPosition>, Failure> {
+        let mut positions = Vec::new();
+        for pool in self.databases(service).await? {
+            let mut connection = pool.acquire().await.map_err(|error| failed(service, &error))?;
+            let found = messaging::positions(&mut connection).await;
+            positions.extend(found.map_err(|error| failed(service, &error))?);
+        }
+        Ok(positions)
     }
 
     /// A snapshot of each of the orchestrator's databases.
@@ -146,6 +188,10 @@ impl Servers {
         }
         Err(Failure::away(format!("Kafka at {kafka} does not answer")))
     }
+}
+
+fn failed(service: &str, error: &sqlx::Error) -> Failure {
+    Failure::away(format!("the {service} database failed: {error}"))
 }
 
 async fn looking_on(url: &str, service: &str) -> Result<PgPool, Failure> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use domain_types::{LineNumber, OrderId, Timestamp};
-use messaging::{ParkingKey, wall_clock};
+use messaging::{ParkedRecord, ParkingKey, wall_clock};
 use order_orchestrator::history::HistoryEntry;
 use order_orchestrator::{PresentSaga, SagaReader};
 use saga::{Event, Saga};
@@ -92,24 +92,16 @@ pub(crate) async fn run(servers: &Servers, options: &Show, terminal: &Terminal) 
 
 async fn parked(servers: &Servers, order_id: OrderId) -> Result<Vec<ParkedView>, Failure> {
     let key = ParkingKey(order_id.to_string());
-    let mut found = Vec::new();
-    for service in ["orchestrator", "stock", "payment", "api"] {
-        for pool in servers.databases(service).await? {
-            let away = |error| Failure::away(format!("the {service} database failed: {error}"));
-            let mut connection = pool.acquire().await.map_err(away)?;
-            let records = messaging::parked(&mut connection, Some(&key)).await.map_err(away)?;
-            found.extend(records.into_iter().map(|parked| ParkedView {
-                group: parked.group,
-                topic: parked.record.topic.to_string(),
-                partition: parked.record.partition,
-                offset: parked.record.offset.0,
-                cause: parked.cause,
-                detail: parked.detail,
-                parked_at: parked.parked_at,
-            }));
-        }
-    }
-    Ok(found)
+    let view = |(_, parked): (&str, ParkedRecord)| ParkedView {
+        group: parked.group,
+        topic: parked.record.topic.to_string(),
+        partition: parked.record.partition,
+        offset: parked.record.offset.0,
+        cause: parked.cause,
+        detail: parked.detail,
+        parked_at: parked.parked_at,
+    };
+    Ok(servers.parked(Some(&key)).await?.into_iter().map(view).collect())
 }
 
 /// What happened, with the state after each input and the time that each answer took.

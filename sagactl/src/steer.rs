@@ -1,7 +1,7 @@
 //! `pause`, `resume`, `retry`, `skip`, `compensate`: operators' inputs, ordered with all others on `order-saga`, answered by the
 //! saga itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use domain_types::{LineNumber, MessageId, OrderId, RequestId, Timestamp};
@@ -169,8 +169,8 @@ pub(crate) async fn run(
     options: &Steer,
     terminal: &Terminal,
 ) -> Result<Verdict, Failure> {
-    let operator = operator(options.operator.as_ref())?;
-    let asking = Asking { operator: &operator, reason: &options.reason };
+    let operator = operator(options.write.operator.as_ref())?;
+    let asking = Asking { operator: &operator, reason: &options.write.reason };
     let mut asked = Vec::new();
     for present in meant(servers, options).await? {
         let messages = match messages(&act, &present.saga, &asking) {
@@ -187,10 +187,10 @@ pub(crate) async fn run(
     if asked.is_empty() {
         return Err(Failure::found("no saga is meant by that: nothing was sent"));
     }
-    if options.dry_run {
+    if options.write.dry_run {
         return say(&asked, would_be(&asked), true, terminal);
     }
-    confirm(&asked, options.yes, terminal)?;
+    confirm(&asked, options.write.yes, terminal)?;
     let answers = publish(servers, &asked, options.rate).await?;
     say(&asked, answers, false, terminal)
 }
@@ -278,7 +278,7 @@ async fn publish(servers: &Servers, asked: &[Asked], rate: u32) -> Result<Answer
             tokio::time::sleep(Duration::from_millis(100).saturating_sub(began.elapsed())).await;
         }
     }
-    let wanted: Vec<RequestId> = asked.iter().map(|asked| asked.request_id).collect();
+    let wanted: HashSet<RequestId> = asked.iter().map(|asked| asked.request_id).collect();
     tokio::task::spawn_blocking(move || answers.wait(&wanted))
         .await
         .map_err(|error| Failure::away(format!("the answers could not be read: {error}")))?
@@ -311,7 +311,7 @@ impl AnswerReader {
         Ok(Self { reader, ends })
     }
 
-    fn wait(&mut self, wanted: &[RequestId]) -> Result<Answers, Failure> {
+    fn wait(&mut self, wanted: &HashSet<RequestId>) -> Result<Answers, Failure> {
         let mut answers = Answers::new();
         let mut deadline = Instant::now() + ANSWER;
         while answers.len() < wanted.len() && Instant::now() < deadline {

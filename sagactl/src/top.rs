@@ -11,7 +11,7 @@ use crate::cli::Top;
 use crate::failure::{Failure, Verdict};
 use crate::filter::{Clause, Filter};
 use crate::list;
-use crate::servers::Servers;
+use crate::servers::{SERVICES, Servers};
 use crate::terminal::{Terminal, Tone, plain, span};
 use crate::view::waits;
 
@@ -107,17 +107,13 @@ async fn sample(servers: &Servers) -> Result<Sample, Failure> {
         }
     })
     .await?;
-    let (mut positions, mut parked_records, mut parked_keys) = (Vec::new(), 0, HashSet::new());
-    for service in ["orchestrator", "stock", "payment", "api"] {
-        for pool in servers.databases(service).await? {
-            let away = |error| Failure::away(format!("the {service} database failed: {error}"));
-            let mut connection = pool.acquire().await.map_err(away)?;
-            positions.extend(messaging::positions(&mut connection).await.map_err(away)?);
-            let parked = messaging::parked(&mut connection, None).await.map_err(away)?;
-            parked_records += parked.len();
-            parked_keys.extend(parked.into_iter().map(|parked| (parked.group, parked.key)));
-        }
+    let mut positions = Vec::new();
+    for service in SERVICES {
+        positions.extend(servers.positions(service).await?);
     }
+    let parked = servers.parked(None).await?;
+    let parked_records = parked.len();
+    let parked_keys: HashSet<_> = parked.into_iter().map(|(_, parked)| (parked.group, parked.key)).collect();
     let reader = servers.log()?;
     let consumers = tokio::task::spawn_blocking(move || consumers(&reader, positions)).await;
     let consumers = consumers.map_err(|error| Failure::away(error.to_string()))??;

@@ -1,26 +1,15 @@
 //! A saga as operators see it: words instead of the short names that are stored.
 
 use domain_types::{Attempt, LineNumber, Money, OrderId, Timestamp};
-use order_orchestrator::PresentSaga;
+use order_orchestrator::{PresentSaga, timer_name};
 use saga::{LineStage, PaymentStage, Saga};
-use schemas::{OrderState, StepName, TimerName};
+use schemas::{OrderState, StepName};
 use serde::Serialize;
 
 use crate::cli::STEP_NAMES;
 
 pub(crate) fn step_word(step: StepName) -> &'static str {
     STEP_NAMES.into_iter().find(|(_, found)| *found == step).map_or("?", |(name, _)| name)
-}
-
-pub(crate) const fn timer_word(timer: TimerName) -> &'static str {
-    match timer {
-        TimerName::PayBefore => "pay_before",
-        TimerName::ChargeDeadline => "charge_deadline",
-        TimerName::Ship => "ship",
-        TimerName::Deliver => "deliver",
-        TimerName::ReturnWindow => "return_window",
-        TimerName::Return => "return",
-    }
 }
 
 /// What a saga waits for.
@@ -96,7 +85,7 @@ pub(crate) fn waits(saga: &Saga) -> Vec<Waiting> {
         waiting.push(Waiting::Customer { until: saga.pay_before() });
     }
     if let Some(timer) = saga.timer {
-        waiting.push(Waiting::Timer { name: timer_word(timer.name), due_at: timer.due_at });
+        waiting.push(Waiting::Timer { name: timer_name(timer.name), due_at: timer.due_at });
     }
     waiting
 }

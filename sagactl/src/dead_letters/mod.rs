@@ -17,9 +17,6 @@ use crate::failure::{Failure, Verdict};
 use crate::servers::Servers;
 use crate::terminal::{Terminal, Tone, plain, span};
 
-/// Every service that consumes; each has a database of its own.
-const SERVICES: [&str; 4] = ["orchestrator", "stock", "payment", "api"];
-
 /// Which parked records are meant.
 #[derive(Debug, Clone, Default)]
 struct Meant {
@@ -65,17 +62,9 @@ struct Found {
 }
 
 async fn find(servers: &Servers, meant: &Meant) -> Result<Vec<Found>, Failure> {
-    let mut found = Vec::new();
-    for service in SERVICES {
-        for pool in servers.databases(service).await? {
-            let away = |error| Failure::away(format!("the {service} database failed: {error}"));
-            let mut connection = pool.acquire().await.map_err(away)?;
-            let records = messaging::parked(&mut connection, meant.key.as_ref()).await.map_err(away)?;
-            let records = records.into_iter().filter(|parked| meant.has(parked));
-            found.extend(records.map(|parked| Found { service, parked }));
-        }
-    }
-    Ok(found)
+    let parked = servers.parked(meant.key.as_ref()).await?.into_iter();
+    let found = parked.filter(|(_, parked)| meant.has(parked));
+    Ok(found.map(|(service, parked)| Found { service, parked }).collect())
 }
 
 /// The records of one parking key, in their order.

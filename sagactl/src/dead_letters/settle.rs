@@ -72,7 +72,7 @@ pub(super) async fn run(
     options: &Settle,
     terminal: &Terminal,
 ) -> Result<Verdict, Failure> {
-    let operator = operator(options.operator.as_ref())?;
+    let operator = operator(options.write.operator.as_ref())?;
     let meant = Meant::new(options.which.as_deref(), options.group.as_ref(), None);
     let mut keys = by_key(find(servers, &meant).await?);
     if let Some(cause) = &options.cause {
@@ -86,11 +86,11 @@ pub(super) async fn run(
         Act::Replace(file) => Some(corrected(file, &keys)?),
         Act::Redrive | Act::Discard => None,
     };
-    if options.dry_run {
+    if options.write.dry_run {
         let outcomes = BTreeMap::from([("would_be_sent", records.len())]);
         return say(&Settled { dry_run: true, keys: keys.len(), outcomes, records }, terminal);
     }
-    if !options.yes {
+    if !options.write.yes {
         let what = if matches!(act, Act::Discard) { "Discard" } else { "Redrive" };
         let question = format!("{what} {} records under {} keys?", records.len(), keys.len());
         if !Terminal::can_ask() {
@@ -100,7 +100,7 @@ pub(super) async fn run(
             return Err(Failure::found("nothing was sent"));
         }
     }
-    let who = Who { operator: &operator, reason: &options.reason };
+    let who = Who { operator: &operator, reason: &options.write.reason };
     let ends = publish(servers, act, &keys, value.as_deref(), &who, options.rate).await?;
     wait(servers, &meant, &keys, &ends, matches!(act, Act::Discard), terminal).await
 }
@@ -276,11 +276,7 @@ async fn behind(
     services.dedup();
     let mut positions = Vec::new();
     for service in services {
-        for pool in servers.databases(service).await? {
-            let away = |error| Failure::away(format!("the {service} database failed: {error}"));
-            let mut connection = pool.acquire().await.map_err(away)?;
-            positions.extend(messaging::positions(&mut connection).await.map_err(away)?);
-        }
+        positions.extend(servers.positions(service).await?);
     }
     let is_past = |key: &Key| {
         let end = ends.get(&(key.topic.clone(), key.partition)).copied().unwrap_or(0);
