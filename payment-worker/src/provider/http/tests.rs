@@ -1,16 +1,19 @@
 //! Against a real server: the peer, with a book of its own and a mood for each request.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use domain_types::{Currency, CustomerId, Money, OrderId};
+use futures::{StreamExt as _, stream};
 use payment_domain::{
     Action, CallNumber, ChargeAnswer, IdempotencyKey, ProviderCall, QueryAnswer, RefundAnswer, Terms,
     VoidAnswer,
@@ -33,6 +36,14 @@ enum Mood {
     Says(StatusCode),
     /// Does nothing, and answers this.
     Refuses(StatusCode),
+    /// Does what it was asked, and answers with a reference of so many bytes.
+    Swells(usize),
+    /// Does what it was asked, and answers blanks without an end.
+    Babbles,
+    /// Does what it was asked, and stops in the middle of its answer.
+    Stalls,
+    /// Does what it was asked, and names another place for the answer.
+    Redirects(StatusCode),
 }
 
 #[derive(Default)]
@@ -46,6 +57,10 @@ struct Shop {
 }
 
 type Shared = Arc<Mutex<Shop>>;
+
+fn piece(text: &'static str) -> Result<&'static str, Infallible> {
+    Ok(text)
+}
 
 /// Does `work` in the server's mood.
 async fn serve(
@@ -67,6 +82,17 @@ async fn serve(
         None => done.unwrap(),
         Some(Mood::Hangs) => std::future::pending().await,
         Some(Mood::Says(status) | Mood::Refuses(status)) => (status, "<html>sorry</html>").into_response(),
+        Some(Mood::Swells(bytes)) => {
+            Json(json!({"status": "approved", "reference": "r".repeat(bytes)})).into_response()
+        }
+        Some(Mood::Babbles) => Body::from_stream(stream::repeat(piece(" "))).into_response(),
+        Some(Mood::Stalls) => {
+            Body::from_stream(stream::iter([piece("{")]).chain(stream::pending())).into_response()
+        }
+        Some(Mood::Redirects(status)) => {
+            let location = format!("/v1/charges/{}", call().charge_key.as_str());
+            (status, [(header::LOCATION, location)]).into_response()
+        }
     }
 }
 
@@ -234,6 +260,30 @@ async fn server_errors_and_strange_answers_are_unknown_and_a_repeat_with_the_sam
     assert_eq!(peer.charge("good").await, approved());
     let keys: Vec<_> = peer.shop.lock().unwrap().seen.iter().map(|(_, key)| key.clone()).collect();
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_unknown_and_a_long_word_is_cut() {
+    let peer = Peer::start(|settings| settings.breaker_failures = 100).await;
+    for mood in [Mood::Swells(super::BODY_BYTES), Mood::Babbles, Mood::Stalls] {
+        peer.moods(&[mood]);
+        let answered = tokio::time::timeout(Duration::from_secs(5), peer.charge("good")).await;
+        assert_eq!(answered, Ok(ChargeAnswer::Unknown), "{mood:?}");
+    }
+    peer.moods(&[Mood::Swells(super::BODY_BYTES / 2)]);
+    let ChargeAnswer::Approved { reference } = peer.charge("good").await else { panic!("it is an answer") };
+    assert_eq!(reference.len(), 200);
+}
+
+#[tokio::test]
+async fn a_redirect_of_the_provider_is_not_followed() {
+    let peer = Peer::start(|_| {}).await;
+    let redirects = [StatusCode::FOUND, StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT];
+    for status in redirects {
+        peer.moods(&[Mood::Redirects(status)]);
+        assert_eq!(peer.charge("good").await, ChargeAnswer::Unknown, "{status}");
+    }
+    assert_eq!(peer.seen(), ["charge"; 3]);
 }
 
 #[tokio::test]
