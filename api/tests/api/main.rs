@@ -15,6 +15,7 @@ mod outages;
 mod product_list;
 mod redis_cluster;
 mod requests;
+mod security;
 mod streams;
 mod support;
 mod tokens;

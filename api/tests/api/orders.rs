@@ -1,9 +1,9 @@
-//! Reading orders: the projection, lists, ownership.
+//! Reading orders: the projection, lists.
 
 use std::time::Duration;
 
 use domain_types::{OrderId, Timestamp};
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use schemas::{OrderEvent, OrderState, PaymentMethod, PaymentState, PaymentView, Reason};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -131,33 +131,6 @@ async fn o14_own_orders_newest_first_page_by_page() {
         (format!("/v1/orders?after={cursor}"), &stranger),
     ] {
         problem(node.get(&path, Some(token)).await, 422, "invalid_cursor").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn u7_another_customers_order_is_not_there() {
-    let world = World::shared().await;
-    let node = world.node().await;
-    let (owner, stranger) = (new_customer(), customer_token(new_customer()));
-    let sku = world.product(&node, won(1_000)).await;
-    let in_intake = node.place(&customer_token(owner), &one_of(&sku)).await;
-    let in_projection = OrderId(Uuid::now_v7());
-    world.event(in_projection, OrderEvent::from(placed(owner, crate::support::now()))).await;
-    order_at(&node, &customer_token(owner), in_projection, 2).await;
-    for id in [in_intake, in_projection] {
-        problem(node.get(&format!("/v1/orders/{id}"), Some(&stranger)).await, 404, "not_found").await;
-        for (what, body) in
-            [("payment", Some(json!({"method": "tok_approve"}))), ("cancellation", None), ("return", None)]
-        {
-            let request = node.request(Method::POST, &format!("/v1/orders/{id}/{what}"), Some(&stranger));
-            let request = match &body {
-                Some(body) => request.json(body),
-                None => request,
-            };
-            problem(request.send().await.unwrap(), 404, "not_found").await;
-        }
-        let remembered = "SELECT count(*) FROM order_requests WHERE order_id = $1";
-        assert_eq!(world.count(remembered, id.uuid()).await, 0);
     }
 }
 
