@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::auth::Customer;
 use crate::openapi::bodies::LastEventId;
 use crate::openapi::refusals::Following;
-use crate::orders::live::{End, Live};
+use crate::orders::live::{End, Full, Live};
 use crate::orders::model::Order;
 use crate::orders::read::{order_id, own_followed};
 use crate::problem::Problem;
@@ -33,8 +33,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// When a client comes back after the node has ended: not all at the same time.
 const COME_BACK_AFTER_MS: std::ops::Range<u64> = 500..2_500;
-/// When a client that found no place may try again, seconds.
-const FULL_RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+/// When a client that found no place may try again.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Tells nginx and its like to pass each event on at once.
@@ -68,7 +68,7 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     let id = order_id(&id)?;
     let after = last_event_id(&headers)?;
-    let place = app.live.stream().ok_or_else(too_many_streams)?;
+    let place = app.live.stream(customer).map_err(no_place)?;
     let mut following = app.wakeups.follow(id);
     let order = own_followed(&mut following, customer, READ_WITHIN).await?;
     if order.is_final && order.version <= after {
@@ -152,8 +152,15 @@ fn last_event_id(headers: &HeaderMap) -> Result<i64, Problem> {
     })
 }
 
-fn too_many_streams() -> Problem {
-    let detail = "this node has as many open streams as it takes; try again, or ask for the order";
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
-        .with_header(header::RETRY_AFTER, FULL_RETRY_AFTER)
+fn no_place(full: Full) -> Problem {
+    match full {
+        Full::Node => {
+            let detail = "this node has as many open streams as it takes; try again, or ask for the order";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)
+                .with_header(header::RETRY_AFTER, HeaderValue::from(FULL_RETRY_AFTER.as_secs()))
+        }
+        Full::Customer => {
+            Problem::too_many_requests("this customer has too many open streams", FULL_RETRY_AFTER)
+        }
+    }
 }

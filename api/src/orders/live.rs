@@ -1,7 +1,9 @@
 //! What live answers share on one node: how many there may be, and that they end with it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use domain_types::CustomerId;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,11 +17,13 @@ pub struct LiveSettings {
     pub max_streams: usize,
     /// Most requests that wait because of `Prefer: wait`; others are answered at once.
     pub max_waits: usize,
+    /// Most of each that one customer has.
+    pub max_per_customer: usize,
 }
 
 impl Default for LiveSettings {
     fn default() -> Self {
-        Self { max_streams: 5_000, max_waits: 5_000 }
+        Self { max_streams: 5_000, max_waits: 5_000, max_per_customer: 100 }
     }
 }
 
@@ -47,28 +51,72 @@ impl End {
     }
 }
 
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All are taken.
+    Node,
+    /// This customer has as many as one may have.
+    Customer,
+}
+
 /// A place for a stream or a wait; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
-    taken: IntGauge,
+    customer: CustomerId,
+    places: Arc<Places>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.taken.dec();
+        let mut held = self.places.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get_mut(&self.customer) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                held.remove(&self.customer);
+            }
+        }
+        self.places.taken.dec();
+    }
+}
+
+/// Places of one kind.
+#[derive(Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    /// How many each customer has, and may have: else one could take them from all others.
+    held: Mutex<HashMap<CustomerId, usize>>,
+    max_per_customer: usize,
+    taken: IntGauge,
+}
+
+impl Places {
+    fn new(most: usize, max_per_customer: usize, taken: IntGauge) -> Arc<Self> {
+        let free = Arc::new(Semaphore::new(most));
+        Arc::new(Self { free, held: Mutex::default(), max_per_customer, taken })
+    }
+
+    fn take(self: &Arc<Self>, customer: CustomerId) -> Result<Place, Full> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = held.get(&customer).copied().unwrap_or_default();
+        if before >= self.max_per_customer {
+            return Err(Full::Customer);
+        }
+        let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_none_free| Full::Node)?;
+        held.insert(customer, before + 1);
+        self.taken.inc();
+        Ok(Place { _permit: permit, customer, places: Arc::clone(self) })
     }
 }
 
 /// The places of one node. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
-    streams: Arc<Semaphore>,
-    waits: Arc<Semaphore>,
+    streams: Arc<Places>,
+    waits: Arc<Places>,
     /// When cancelled, streams and waits end.
     pub(crate) end: CancellationToken,
-    open_streams: IntGauge,
-    open_waits: IntGauge,
     ended: IntCounterVec,
 }
 
@@ -90,32 +138,30 @@ impl Live {
         registry.register(Box::new(open_waits.clone()))?;
         registry.register(Box::new(ended.clone()))?;
         Ok(Self {
-            streams: Arc::new(Semaphore::new(settings.max_streams)),
-            waits: Arc::new(Semaphore::new(settings.max_waits)),
+            streams: Places::new(settings.max_streams, settings.max_per_customer, open_streams),
+            waits: Places::new(settings.max_waits, settings.max_per_customer, open_waits),
             end,
-            open_streams,
-            open_waits,
             ended,
         })
     }
 
-    /// A place for a stream; `None` if all are taken.
-    pub(crate) fn stream(&self) -> Option<Place> {
-        place(&self.streams, &self.open_streams)
+    /// A place for a customer's stream.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn stream(&self, customer: CustomerId) -> Result<Place, Full> {
+        self.streams.take(customer)
     }
 
-    /// A place for a wait; `None` if all are taken.
-    pub(crate) fn wait(&self) -> Option<Place> {
-        place(&self.waits, &self.open_waits)
+    /// A place for a customer's wait.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn wait(&self, customer: CustomerId) -> Result<Place, Full> {
+        self.waits.take(customer)
     }
 
     pub(crate) fn ended(&self, why: End) {
         self.ended.with_label_values(&[why.as_str()]).inc();
     }
-}
-
-fn place(free: &Arc<Semaphore>, taken: &IntGauge) -> Option<Place> {
-    let permit = Arc::clone(free).try_acquire_owned().ok()?;
-    taken.inc();
-    Some(Place { _permit: permit, taken: taken.clone() })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use domain_types::CustomerId;
 use schemas::OrderState;
 use tokio::time::Instant;
 
@@ -31,11 +32,11 @@ pub(crate) struct Wait {
 pub(crate) struct Waited(pub(crate) Duration);
 
 impl Wait {
-    /// The wait that the headers ask for, from now on; `None` without one, or when too many wait already: a preference
-    /// need not be met.
-    pub(crate) fn asked(headers: &HeaderMap, app: &App) -> Option<Self> {
+    /// The wait that the headers ask for, from now on; `None` without one, or when too many wait already, all together or of
+    /// this customer: a preference need not be met.
+    pub(crate) fn asked(headers: &HeaderMap, app: &App, customer: CustomerId) -> Option<Self> {
         let seconds = asked(headers)?;
-        let place = app.live.wait()?;
+        let place = app.live.wait(customer).ok()?;
         let deadline = Instant::now() + Duration::from_secs(seconds.into());
         Some(Self { seconds, deadline, _place: place })
     }

@@ -74,7 +74,7 @@ pub(crate) async fn pay(
     findings.finish()?;
     let Some(method) = method else { return Err(Problem::internal()) };
     let mut ask = Ask::new(customer, &id, RequestKind::Payment, &headers, trace)?;
-    ask.wait = Wait::asked(&headers, &app);
+    ask.wait = Wait::asked(&headers, &app, customer);
     let command = PayOrder { request_id: ask.request, customer_id: customer, method };
     ask.send(&app, command.into()).await
 }

@@ -57,7 +57,7 @@ pub(crate) async fn submit(
     headers: HeaderMap,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let wait = Wait::asked(&headers, &app);
+    let wait = Wait::asked(&headers, &app, customer_id);
     let key = idempotency_key(&headers)?;
     let order = ValidOrder::from_json(body)?;
     let order_id = order_id(customer_id, key.as_deref());

@@ -2,7 +2,7 @@
 //! looked at as well.
 
 use domain_types::{OrderId, Sku};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use schemas::{OrderEvent, Topic};
 use serde_json::{Map, Value, json};
 use testkit::eventually;
@@ -295,4 +295,49 @@ async fn nothing_answers_but_the_documented_methods_of_the_documented_paths() {
     // The other port has nothing of this one.
     let asked = node.client.get(format!("http://{}/v1/products", node.addresses.admin)).send().await.unwrap();
     assert_eq!(asked.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_customer_can_not_take_the_live_places_of_all_others() {
+    let world = World::shared().await;
+    let mut settings = world.settings();
+    settings.live.max_per_customer = 2;
+    let node = Node::start(settings).await;
+    let (greedy, other) = (new_customer(), new_customer());
+    let sku = world.product(&node, won(1_000)).await;
+    let mut orders = Vec::new();
+    for customer in [greedy, other] {
+        let token = customer_token(customer);
+        let order = node.place(&token, &one_of(&sku)).await;
+        orders.push((token, format!("/v1/orders/{order}/events")));
+    }
+    let [(greedy, mine), (other, theirs)] = &orders[..] else { panic!("two") };
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(node.get(mine, Some(greedy)).await);
+        assert_eq!(open.last().unwrap().status(), StatusCode::OK);
+    }
+    refused(node.request(Method::GET, mine, Some(greedy)), 429, "too_many_requests").await;
+    assert_eq!(node.get(theirs, Some(other)).await.status(), StatusCode::OK);
+    open.pop();
+    eventually(SOON, "the place of a stream that was left is free", async || {
+        let status = node.get(mine, Some(greedy)).await.status();
+        if status == StatusCode::OK { Ok(()) } else { Err(status) }
+    })
+    .await;
+
+    let wait = |token: &str, seconds: u8| {
+        let request = node.request(Method::POST, "/v1/orders", Some(token)).json(&one_of(&sku));
+        request.header("prefer", format!("wait={seconds}")).send()
+    };
+    let waiting = [tokio::spawn(wait(greedy, 30)), tokio::spawn(wait(greedy, 30))];
+    eventually(SOON, "two requests wait", async || {
+        let metrics = node.metrics().await;
+        if metrics.contains("api_waits_open 2") { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    let applied = |response: Response| response.headers().contains_key("preference-applied");
+    assert!(!applied(wait(greedy, 30).await.unwrap()), "one more is not waited for");
+    assert!(applied(wait(other, 1).await.unwrap()));
+    assert!(waiting.iter().all(|request| !request.is_finished()));
 }
