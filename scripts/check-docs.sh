@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What the documents name must exist: linked files, files and folders in backticks, tests, make targets, and a package's mention of each
-# topic that `schemas` says it reads or writes.
+# What the documents name must exist: linked files, files and folders in backticks, tests, make targets, a test for each risk of
+# docs/security.md, and a package's mention of each topic that `schemas` says it reads or writes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-documents="README.md CONTRIBUTING.md docs/architecture.md docs/delivery-guarantees.md docs/glossary.md docs/topics.md docs/operations.md docs/traces.md docs/adr/*.md"
+documents="README.md CONTRIBUTING.md docs/architecture.md docs/delivery-guarantees.md docs/glossary.md docs/topics.md docs/operations.md docs/traces.md docs/security.md docs/adr/*.md"
 failed=0
 wrong() {
     echo "check-docs: $1" >&2
@@ -29,6 +29,13 @@ for document in $documents; do
     while read -r target; do
         grep -q "^$target:" Makefile || wrong "$document names make $target, which is not there"
     done < <(grep -oE '\bmake [a-z]+`' "$document" | sed -E 's/^make //; s/`$//' | sort -u || true)
+done
+
+# The table of risks: a row for each, and one test at its end.
+tests=$(grep -rhE -A3 '#\[(tokio::)?test\b' --include='*.rs' --exclude-dir=target . | grep -oE '\bfn [a-z0-9_]+' | sort -u)
+for risk in API{1..10}; do
+    test=$(grep -E "^\| $risk " docs/security.md | grep -oE '`[a-z0-9_]+` \|$' | tr -d '`| ' || true)
+    grep -qx "fn $test" <<<"$tests" || wrong "docs/security.md has no test that is there for $risk: ${test:-none}"
 done
 
 # The topic table: a package mentions a topic exactly if it reads or writes it. Dead letters are the runtime's.
