@@ -62,12 +62,19 @@ async fn only_a_valid_token_of_the_right_role_opens_the_door() {
     assert_eq!(list_orders(&node, &encode(&header, &good, &ed25519).unwrap()).await, StatusCode::OK);
 
     let dev = |claims: &Value| sign(Some("dev"), SECRET, claims);
+    let mut longer = Header::new(Algorithm::HS512);
+    longer.kid = Some("dev".into());
+    let mut critical = Header::new(Algorithm::HS256);
+    (critical.kid, critical.crit) = (Some("dev".into()), Some(vec!["unheard-of".into()]));
+    let with_header = |header: &Header| encode(header, &good, &EncodingKey::from_secret(SECRET)).unwrap();
     let refused = [
         ("expired", dev(&claims(me, &["customer"], -1))),
         ("other secret", sign(Some("dev"), b"another secret of just 32 bytes!", &good)),
         ("unknown key", sign(Some("other"), SECRET, &good)),
         ("no kid", sign(None, SECRET, &good)),
         ("alg none", unsigned("dev", &good)),
+        ("another algorithm than the key's", with_header(&longer)),
+        ("a critical extension", with_header(&critical)),
         ("public key as a secret", sign(Some("ed"), ed25519_pem.as_bytes(), &good)),
         ("wrong audience", dev(&with(good.clone(), "aud", json!("other")))),
         ("no audience", dev(&without(good.clone(), "aud"))),
@@ -75,6 +82,7 @@ async fn only_a_valid_token_of_the_right_role_opens_the_door() {
         ("no issuer", dev(&without(good.clone(), "iss"))),
         ("no expiry", dev(&without(good.clone(), "exp"))),
         ("not yet valid", dev(&with(good.clone(), "nbf", json!(4_000_000_000_u64)))),
+        ("roles that are no list", dev(&with(good.clone(), "roles", json!("customer")))),
         ("no customer", dev(&with(good.clone(), "sub", json!("somebody")))),
         ("no token", "x".to_owned()),
         ("empty", String::new()),
@@ -94,9 +102,20 @@ async fn only_a_valid_token_of_the_right_role_opens_the_door() {
     problem(node.get("/v1/orders", Some(&nobody)).await, 403, "forbidden").await;
     let put = node.request(reqwest::Method::PUT, "/v1/admin/products/A", Some(&customer_token(me)));
     problem(put.json(&json!({})).send().await.unwrap(), 403, "forbidden").await;
+    let anonymous = |path: &str| node.request(reqwest::Method::GET, path, None);
     for header in ["x-user-id", "x-customer-id", "x-forwarded-user"] {
-        let request = node.request(reqwest::Method::GET, "/v1/orders", None).header(header, me.to_string());
+        let request = anonymous("/v1/orders").header(header, me.to_string());
         problem(request.send().await.unwrap(), 401, "unauthorized").await;
+    }
+    let valid = dev(&good);
+    for elsewhere in [
+        anonymous("/v1/orders")
+            .header("cookie", format!("access_token={valid}; Authorization=Bearer {valid}")),
+        anonymous(&format!("/v1/orders?access_token={valid}")),
+        anonymous("/v1/orders").basic_auth(me, Some(&valid)),
+        anonymous("/v1/orders").bearer_auth(&valid).bearer_auth("x"),
+    ] {
+        problem(elsewhere.send().await.unwrap(), 401, "unauthorized").await;
     }
 }
 
