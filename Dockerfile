@@ -12,9 +12,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp api order-orchestrator stock-worker payment-worker firstcome /programs/
 
 FROM debian:12.11-slim
-# curl asks /readyz in health checks; the certificates are for a payment provider over HTTPS.
+# curl asks /readyz in health checks; the certificates are for a payment provider over HTTPS; the Kafka client needs libssl.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates curl \
+    && apt-get install --yes --no-install-recommends ca-certificates curl libssl3 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin firstcome
 COPY --from=build /programs/ /usr/local/bin/

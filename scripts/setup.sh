@@ -41,6 +41,7 @@ missing() {
     have make || need make "builds the Kafka client"
     have perl || need perl "builds the TLS library"
     have pkg-config || need pkg-config "finds libraries while the Kafka client is built"
+    [ -e /usr/include/openssl/ssl.h ] || pkg-config --exists openssl 2>/dev/null || need libssl-dev "lets the Kafka client speak TLS"
     has_postgres || need postgresql "the services' databases; a private server is started from it"
     have redis-server || need redis-server "the cache; a private server is started from it"
     if ! java_is_new_enough; then
@@ -52,8 +53,10 @@ missing() {
     fi
     [ -n "${KAFKA_HOME:-}" ] || have mvn || need maven "fetches Kafka's published jars (or set KAFKA_HOME to an unpacked Kafka 4)"
     have setsid && have setpriv || need util-linux "starts servers as another user, and in the background"
+    if $for_lint || $for_tests; then
+        have openssl || need openssl "makes secrets and certificates (lint, test)"
+    fi
     if $for_lint; then
-        have openssl || need openssl "makes the containers' secrets (lint)"
         /usr/bin/python3 -c 'import yaml' 2>/dev/null || need python3-yaml "reads compose.yaml (lint)"
     fi
     if $for_tests; then

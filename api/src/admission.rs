@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain_types::{CustomerId, OrderId, Quantity, Sku, Timestamp};
-use messaging::Publisher;
+use messaging::{Cluster, Publisher};
 use schemas::Ticket;
 use sqlx::PgPool;
 use tokio::time::Instant;
@@ -92,8 +92,8 @@ impl Admission {
     }
 
     /// Keeps the counts current until `shutdown`. What `order-events` tell comes by [`Admission::settlements`].
-    pub(crate) fn start(&self, brokers: &str, tasks: &TaskTracker, shutdown: &CancellationToken) {
-        tasks.spawn(self.levels.clone().run(brokers.to_owned(), self.redis.clone(), shutdown.clone()));
+    pub(crate) fn start(&self, cluster: &Cluster, tasks: &TaskTracker, shutdown: &CancellationToken) {
+        tasks.spawn(self.levels.clone().run(cluster.clone(), self.redis.clone(), shutdown.clone()));
         tasks.spawn(sweep::run(self.clone(), shutdown.clone()));
     }
 

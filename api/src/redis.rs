@@ -8,7 +8,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{Client, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation};
+use redis::{Client, FromRedisValue, IntoConnectionInfo, RedisError, ScriptInvocation, TlsCertificates};
 use tokio::sync::OnceCell;
 
 /// How long a server may say nothing at all, to anybody, while somebody waits for its answer.
@@ -59,13 +59,19 @@ struct Health {
 }
 
 impl Redis {
-    /// `urls`: one server, or with `cluster` some nodes of a Redis Cluster. Connects later, so that a node starts without
+    /// `urls`: one server, or with `cluster` some nodes of a Redis Cluster; `authority`: the PEM of the authority that signed the
+    /// certificates of servers at `rediss://`, if it is none of the system's. Connects later, so that a node starts without
     /// Redis. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// If a URL is none, or there is not exactly one without `cluster`.
-    pub(crate) fn connect(urls: &[String], cluster: bool) -> Result<Self, RedisError> {
-        let way = if cluster { Way::cluster(urls)? } else { Way::server(urls)? };
+    /// If a URL or the PEM is none, or there is not exactly one URL without `cluster`.
+    pub(crate) fn connect(
+        urls: &[String],
+        cluster: bool,
+        authority: Option<Vec<u8>>,
+    ) -> Result<Self, RedisError> {
+        let trust = authority.map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) });
+        let way = if cluster { Way::cluster(urls, trust)? } else { Way::server(urls, trust)? };
         let health = Health {
             began: Instant::now(),
             is_away: AtomicBool::new(false),
@@ -127,7 +133,7 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Way {
-    fn server(urls: &[String]) -> Result<Self, RedisError> {
+    fn server(urls: &[String], trust: Option<TlsCertificates>) -> Result<Self, RedisError> {
         let [url] = urls else {
             return Err(RedisError::from((
                 redis::ErrorKind::InvalidClientConfig,
@@ -141,17 +147,24 @@ impl Way {
             .set_concurrency_limit(IN_FLIGHT)
             // The next script tries again: its caller need not wait for a back-off.
             .set_number_of_retries(0);
-        Ok(Self::Server(ConnectionManager::new_lazy_with_config(Client::open(info)?, config)?))
+        let client = match trust {
+            Some(trust) => Client::build_with_tls(info, trust)?,
+            None => Client::open(info)?,
+        };
+        Ok(Self::Server(ConnectionManager::new_lazy_with_config(client, config)?))
     }
 
-    fn cluster(urls: &[String]) -> Result<Self, RedisError> {
-        let client = ClusterClient::builder(urls.iter().map(String::as_str))
+    fn cluster(urls: &[String], trust: Option<TlsCertificates>) -> Result<Self, RedisError> {
+        let mut builder = ClusterClient::builder(urls.iter().map(String::as_str))
             .tcp_settings(tcp())
             .connection_timeout(SILENCE)
             .response_timeout(ANSWER_WITHIN)
             .connection_concurrency_limit(IN_FLIGHT)
-            .retries(2)
-            .build()?;
+            .retries(2);
+        if let Some(trust) = trust {
+            builder = builder.certs(trust);
+        }
+        let client = builder.build()?;
         Ok(Self::Cluster(Arc::new(LazyCluster { client, connection: OnceCell::new() })))
     }
 

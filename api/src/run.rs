@@ -89,9 +89,9 @@ pub async fn run_reporting(
     let tasks = Tasks::new();
     let node = Node {
         pool: database::pool(&settings.database_url, settings.request_connections)?,
-        publisher: Publisher::giving_up_after(&settings.brokers, "api", GIVE_UP)
+        publisher: Publisher::giving_up_after(settings.cluster(), "api", GIVE_UP)
             .context("no kafka producer")?,
-        redis: Redis::connect(&settings.redis_urls, settings.redis_cluster)
+        redis: Redis::connect(&settings.redis_urls, settings.redis_cluster, settings.redis_authority()?)
             .context("redis_urls can't be used")?,
         projection_pool,
         tracer: Tracer::from_env("api", &registry)?,
@@ -99,7 +99,7 @@ pub async fn run_reporting(
     };
     let within = Duration::from_millis(settings.publish_within_ms);
     let admission = Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within);
-    admission.start(&settings.brokers, &tasks.background, &tasks.end);
+    admission.start(&settings.cluster(), &tasks.background, &tasks.end);
     let catalogue = node.catalogue(&settings)?;
     let (consumers, failed) = node.consume(&settings, &tasks, &admission, &catalogue)?;
     let wakeups = node.wake(&settings, &tasks);
@@ -271,10 +271,10 @@ impl Node {
     /// Starts the tail that wakes waiting requests.
     fn wake(&self, settings: &Settings, tasks: &Tasks) -> Wakeups {
         let wakeups = Wakeups::default();
-        let (seen, end, brokers) = (wakeups.clone(), tasks.end.clone(), settings.brokers.clone());
+        let (seen, end, cluster) = (wakeups.clone(), tasks.end.clone(), settings.cluster());
         tasks.background.spawn(async move {
             let tail = messaging::tail(
-                &brokers,
+                &cluster,
                 Topic::OrderEvents.name(),
                 TailFrom::End,
                 Duration::ZERO,
@@ -357,7 +357,7 @@ impl Start<'_> {
     ) {
         let group = format!("{}-{name}", self.settings.consumer_group);
         let pool = self.node.projection_pool.clone();
-        let mut config = ConsumerConfig::new(&self.settings.brokers, &group, topic.name(), pool);
+        let mut config = ConsumerConfig::new(self.settings.cluster(), &group, topic.name(), pool);
         config.instance_id.clone_from(&self.settings.instance_id);
         config.limits = limits;
         config.tracer.clone_from(&self.node.tracer);

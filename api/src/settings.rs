@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
+use kafka_cluster::{Cluster, Security};
 use schemas::Policy;
 use serde::Deserialize;
 
@@ -22,6 +24,9 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// Kafka, `host:port,...`.
     pub brokers: String,
+    /// How Kafka lets us in.
+    #[serde(default, deserialize_with = "kafka_cluster::checked")]
+    pub kafka_security: Security,
     /// PostgreSQL URL of the api's own database.
     pub database_url: String,
     /// Redis: one server, or some nodes of a cluster. What is in it is a hint; the api works without it.
@@ -30,6 +35,9 @@ pub struct Settings {
     /// Whether `redis_urls` are nodes of a Redis Cluster.
     #[serde(default)]
     pub redis_cluster: bool,
+    /// PEM file of the authority that signed the certificates of a Redis at `rediss://`; without it the system's.
+    #[serde(default)]
+    pub redis_ca_file: Option<PathBuf>,
     /// Connections for requests; the projection has [`Settings::projection_connections`] of its own.
     #[serde(default = "request_connections")]
     pub request_connections: u32,
@@ -68,6 +76,22 @@ pub struct Settings {
     /// Limits and headers of the public port.
     #[serde(default)]
     pub edge: EdgeSettings,
+}
+
+impl Settings {
+    /// What is in [`Settings::redis_ca_file`].
+    pub(crate) fn redis_authority(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let read = |file: &PathBuf| {
+            std::fs::read(file).with_context(|| format!("redis_ca_file {} can't be read", file.display()))
+        };
+        self.redis_ca_file.as_ref().map(read).transpose()
+    }
+
+    /// Which Kafka, and how it lets us in.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(&self.brokers, &self.kafka_security)
+    }
 }
 
 fn listen() -> SocketAddr {

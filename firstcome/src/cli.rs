@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use kafka_cluster::Security;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -52,6 +53,27 @@ impl DataDir {
     }
 }
 
+/// How a Kafka of yours lets us in.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct KafkaSecurity {
+    /// TOML file that says how your Kafka lets us in: what a service's settings have in their table kafka_security
+    #[arg(long = "kafka-security", value_name = "FILE", id = "kafka_security")]
+    file: Option<PathBuf>,
+}
+
+impl KafkaSecurity {
+    /// What the file says; everybody is let in without one.
+    pub(crate) fn read(&self) -> anyhow::Result<Security> {
+        let Some(path) = &self.file else { return Ok(Security::default()) };
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let security: Security =
+            toml::from_str(&text).with_context(|| format!("{} is not right", path.display()))?;
+        security.check().with_context(|| format!("{} is not right", path.display()))?;
+        Ok(security)
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Up {
     #[command(flatten)]
@@ -68,12 +90,17 @@ pub(crate) struct Up {
     /// Use your Kafka instead of a private one
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka: Option<String>,
+    #[command(flatten)]
+    pub(crate) kafka_security: KafkaSecurity,
     /// Use your PostgreSQL; databases orchestrator, stock, payment and api are made there if missing
     #[arg(long, value_name = "URL")]
     pub(crate) postgres: Option<String>,
     /// Use your Redis
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
+    /// Authority that signed the certificate of a Redis at rediss://; without it the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) redis_ca: Option<PathBuf>,
     /// Change a policy or the simulated provider, e.g. day=10s, pay_within=1m, provider.decline=0.5; repeatable
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub(crate) set: Vec<Override>,
@@ -105,7 +132,9 @@ struct UpFile {
     port: Option<u16>,
     kafka: Option<String>,
     postgres: Option<String>,
+    kafka_security: Option<PathBuf>,
     redis: Option<String>,
+    redis_ca: Option<PathBuf>,
     partitions: Option<i32>,
     kafka_heap: Option<u32>,
     no_catalogue: bool,
@@ -126,7 +155,9 @@ impl Up {
         self.port = self.port.or(file.port);
         self.kafka = self.kafka.or(file.kafka);
         self.postgres = self.postgres.or(file.postgres);
+        self.kafka_security.file = self.kafka_security.file.or(file.kafka_security);
         self.redis = self.redis.or(file.redis);
+        self.redis_ca = self.redis_ca.or(file.redis_ca);
         self.partitions = self.partitions.or(file.partitions);
         self.kafka_heap = self.kafka_heap.or(file.kafka_heap);
         // The command line comes last, because the last one of a name wins.
@@ -227,6 +258,8 @@ pub(crate) struct Topics {
     /// Your Kafka
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka: String,
+    #[command(flatten)]
+    pub(crate) kafka_security: KafkaSecurity,
     /// Partitions of each topic, fixed once it is made: as many replicas of a service can work at once
     #[arg(long, value_name = "N", default_value_t = local_stack::topics::DEFAULT_PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub(crate) partitions: i32,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::Context;
+use kafka_cluster::Security;
 use serde::{Deserialize, Serialize};
 
 use crate::home::{Home, write_private};
@@ -15,11 +16,18 @@ pub(crate) struct Endpoints {
     pub(crate) api: Vec<String>,
     /// Bootstrap address.
     pub(crate) kafka: String,
+    /// How Kafka lets us in; not there if it lets everybody in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) kafka_security: Security,
     pub(crate) redis: String,
     /// Database URLs by service.
     pub(crate) postgres: BTreeMap<String, Vec<String>>,
     /// URL of `/metrics` by replica (`api-1`); `/healthz` and `/readyz` are beside it.
     pub(crate) metrics: BTreeMap<String, String>,
+}
+
+fn is_default(security: &Security) -> bool {
+    *security == Security::default()
 }
 
 impl Endpoints {

@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use toml::{Table, Value};
 
+use crate::cli::Up;
 use crate::home::Home;
-use crate::overrides::{self, Override, Target};
+use crate::overrides::{self, Target};
 
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,21 +112,17 @@ impl Replica {
 }
 
 /// Settings of every replica. The first api listens on `api_port`, all else on free ports.
-pub(crate) fn plan(
-    home: &Home,
-    stack: &Stack,
-    api_port: u16,
-    replicas: &[Replicas],
-    set: &[Override],
-) -> anyhow::Result<Vec<Replica>> {
+pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> anyhow::Result<Vec<Replica>> {
     let mut counts: BTreeMap<Service, u16> = Service::ALL.into_iter().map(|service| (service, 1)).collect();
-    counts.extend(replicas.iter().map(|asked| (asked.service, asked.count)));
+    counts.extend(options.replicas.iter().map(|asked| (asked.service, asked.count)));
     let mut all = Vec::new();
     for (service, count) in counts {
         for number in 1..=count {
             let name = format!("{}-{number}", service.name());
             let admin = format!("127.0.0.1:{}", local_stack::free_port()?);
             let mut settings = Table::new();
+            let security = Value::try_from(stack.cluster().security())?;
+            settings.insert("kafka_security".to_owned(), security);
             let mut put =
                 |field: &str, value: String| settings.insert(field.to_owned(), Value::String(value));
             put("brokers", stack.kafka());
@@ -142,6 +139,10 @@ pub(crate) fn plan(
                     put("keys_file", home.keys().display().to_string());
                     let redis = vec![Value::String(stack.redis_url())];
                     settings.insert("redis_urls".to_owned(), Value::Array(redis));
+                    if let Some(file) = &options.redis_ca {
+                        let file = Value::String(file.display().to_string());
+                        settings.insert("redis_ca_file".to_owned(), file);
+                    }
                     let mut mail = Table::new();
                     mail.insert(
                         "from".to_owned(),
@@ -149,10 +150,10 @@ pub(crate) fn plan(
                     );
                     mail.insert("mailbox".to_owned(), Value::String(home.mailbox().display().to_string()));
                     settings.insert("mail".to_owned(), Value::Table(mail));
-                    overrides::apply(set, Target::Policy, &mut settings);
+                    overrides::apply(&options.set, Target::Policy, &mut settings);
                     listen = Some(address);
                 }
-                Service::PaymentWorker => overrides::apply(set, Target::Provider, &mut settings),
+                Service::PaymentWorker => overrides::apply(&options.set, Target::Provider, &mut settings),
                 Service::OrderOrchestrator | Service::StockWorker => {}
             }
             service.check(settings.clone()).with_context(|| format!("{name} would not start"))?;

@@ -53,7 +53,7 @@ async fn look(home: &Home) -> anyhow::Result<Report> {
             Part::Postgres => endpoints.postgres.values().flatten().next().cloned().unwrap_or_default(),
             Part::Redis => endpoints.redis.clone(),
         };
-        let missing = probe(part, &address).await.err();
+        let missing = probe(part, &address, &endpoints.kafka_security).await.err();
         let shown = address.rsplit_once('@').map_or(address.as_str(), |(_, host)| host);
         let shown = shown.split('/').rfind(|piece| !piece.is_empty() && piece.contains(':')).unwrap_or(shown);
         parts.push(Line {

@@ -91,13 +91,13 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     let port = api_port(options.port, home).await?;
     let processes = processes(options)?;
     keys::ensure(home)?;
-    let stack = Arc::new(Stack::start(stack_options(options, home, &console)).await?);
+    let stack = Arc::new(Stack::start(stack_options(options, home, &console)?).await?);
 
     console.step("topics", "making");
-    topics::ensure(&stack.kafka(), options.partitions.unwrap_or(topics::DEFAULT_PARTITIONS)).await?;
+    topics::ensure(stack.cluster(), options.partitions.unwrap_or(topics::DEFAULT_PARTITIONS)).await?;
     console.done("topics", "ready");
 
-    let replicas = services::plan(home, &stack, port, &options.replicas, &options.set)?;
+    let replicas = services::plan(home, &stack, port, options)?;
     let endpoints = endpoints(&stack, &replicas);
     let services = supervisor::start(home, &replicas, &processes, shutdown)?;
     let servers = tokio::spawn(supervisor::keep_servers(Arc::clone(&stack), shutdown.clone()));
@@ -151,10 +151,11 @@ fn processes(options: &Up) -> anyhow::Result<Processes> {
     Ok(Processes::Separate(folder.to_owned()))
 }
 
-fn stack_options(options: &Up, home: &Home, console: &Console) -> StackOptions {
+fn stack_options(options: &Up, home: &Home, console: &Console) -> anyhow::Result<StackOptions> {
     let mut stack = StackOptions::new(home.dir());
     let server = |yours: &Option<String>| yours.clone().map_or(Server::OWN, Server::Yours);
     stack.kafka = server(&options.kafka);
+    stack.kafka_security = options.kafka_security.read()?;
     stack.postgres = server(&options.postgres);
     stack.redis = server(&options.redis);
     if options.quick {
@@ -169,7 +170,7 @@ fn stack_options(options: &Up, home: &Home, console: &Console) -> StackOptions {
         "ready" | "yours answers" => console.done(&part.to_string(), step),
         step => console.step(&part.to_string(), step),
     });
-    stack
+    Ok(stack)
 }
 
 fn endpoints(stack: &Stack, replicas: &[Replica]) -> Endpoints {
@@ -177,6 +178,7 @@ fn endpoints(stack: &Stack, replicas: &[Replica]) -> Endpoints {
     Endpoints {
         api: listening.map(|address| format!("http://{address}")).collect(),
         kafka: stack.kafka(),
+        kafka_security: stack.cluster().security().clone(),
         redis: stack.redis_url(),
         postgres: Service::ALL
             .into_iter()

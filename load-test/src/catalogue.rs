@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain_types::{Currency, MessageId, Money, RequestId, Sku, Timestamp};
-use messaging::{Output, Publisher, TailFrom};
+use messaging::{Cluster, Output, Publisher, TailFrom};
 use schemas::{DefineProduct, Envelope, ProductData, ProductKind, StockCommand, StockLevelMessage, Topic};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,17 +13,21 @@ use uuid::Uuid;
 pub(crate) const PRICE: Money = Money::new(1_000, Currency::KRW);
 
 /// Defines `count` new products and waits until their levels are published.
-pub(crate) async fn define(brokers: &str, publisher: &Publisher, count: usize) -> anyhow::Result<Vec<Sku>> {
+pub(crate) async fn define(
+    cluster: &Cluster,
+    publisher: &Publisher,
+    count: usize,
+) -> anyhow::Result<Vec<Sku>> {
     let mut run = Uuid::new_v4().simple().to_string().to_uppercase();
     run.truncate(12);
     let skus: Vec<Sku> =
         (0..count).map(|n| Sku::new(format!("LOAD-{run}-{n}").as_str())).collect::<Result<_, _>>()?;
     let stop = CancellationToken::new();
     let (level, mut levels) = mpsc::unbounded_channel();
-    let (brokers, token) = (brokers.to_owned(), stop.clone());
+    let (cluster, token) = (cluster.clone(), stop.clone());
     let tail = tokio::spawn(async move {
         messaging::tail(
-            &brokers,
+            &cluster,
             Topic::StockLevels.name(),
             TailFrom::End,
             Duration::ZERO,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kafka_cluster::{Cluster, Security};
+use serde::Deserialize;
 
 mod catalogue;
 mod sagas;
@@ -28,21 +30,28 @@ enum Scenario {
     Idle(sagas::Idle),
 }
 
-fn brokers(endpoints: &PathBuf) -> anyhow::Result<String> {
+/// What of the file is needed here.
+#[derive(Debug, Deserialize)]
+struct Endpoints {
+    kafka: String,
+    #[serde(default)]
+    kafka_security: Security,
+}
+
+fn cluster(endpoints: &PathBuf) -> anyhow::Result<Cluster> {
     let text = std::fs::read_to_string(endpoints)
         .map_err(|error| anyhow::anyhow!("{}: {error}; is Firstcome up?", endpoints.display()))?;
-    let endpoints: serde_json::Value = serde_json::from_str(&text)?;
-    let kafka = endpoints.get("kafka").and_then(serde_json::Value::as_str);
-    Ok(kafka.ok_or_else(|| anyhow::anyhow!("the endpoints file names no kafka"))?.to_owned())
+    let endpoints: Endpoints = serde_json::from_str(&text)?;
+    Ok(Cluster::new(&endpoints.kafka, &endpoints.kafka_security))
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
-    let brokers = brokers(&cli.endpoints)?;
+    let cluster = cluster(&cli.endpoints)?;
     let fine = match cli.scenario {
-        Scenario::Sagas(closed) => sagas::closed(&brokers, &closed).await?,
-        Scenario::Idle(idle) => sagas::idle(&brokers, &idle).await?,
+        Scenario::Sagas(closed) => sagas::closed(&cluster, &closed).await?,
+        Scenario::Idle(idle) => sagas::idle(&cluster, &idle).await?,
     };
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use domain_types::{CustomerId, MessageId, OrderId, Quantity, Sku, Timestamp};
 use hdrhistogram::Histogram;
-use messaging::{Output, Publisher};
+use messaging::{Cluster, Output, Publisher};
 use schemas::{Envelope, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Topic};
 use uuid::Uuid;
 
@@ -94,10 +94,10 @@ struct Run {
 }
 
 impl Run {
-    async fn prepare(brokers: &str, skus: usize) -> anyhow::Result<Self> {
-        let publisher = Publisher::new(brokers, "load-test")?;
-        let skus = define(brokers, &publisher, skus).await?;
-        let watch = watch(brokers);
+    async fn prepare(cluster: &Cluster, skus: usize) -> anyhow::Result<Self> {
+        let publisher = Publisher::new(cluster, "load-test")?;
+        let skus = define(cluster, &publisher, skus).await?;
+        let watch = watch(cluster);
         let mut run = Self {
             publisher,
             watch,
@@ -187,16 +187,16 @@ impl Run {
     }
 }
 
-pub(crate) async fn closed(brokers: &str, options: &Closed) -> anyhow::Result<bool> {
-    let mut run = Run::prepare(brokers, options.skus.max(1)).await?;
+pub(crate) async fn closed(cluster: &Cluster, options: &Closed) -> anyhow::Result<bool> {
+    let mut run = Run::prepare(cluster, options.skus.max(1)).await?;
     let begun = Instant::now();
     run.closed(options.orders, options.in_flight.max(1), options.declined).await?;
     let what = format!("complete sagas, {} in flight, {} skus", options.in_flight, run.skus.len());
     Ok(run.print(&what, begun.elapsed(), options.orders))
 }
 
-pub(crate) async fn idle(brokers: &str, options: &Idle) -> anyhow::Result<bool> {
-    let mut run = Run::prepare(brokers, 1).await?;
+pub(crate) async fn idle(cluster: &Cluster, options: &Idle) -> anyhow::Result<bool> {
+    let mut run = Run::prepare(cluster, 1).await?;
     let begun = Instant::now();
     for _order in 0..options.orders {
         run.closed(1, 1, 0).await?;

@@ -1,7 +1,7 @@
 //! Hears on `order-events` how orders end.
 
 use domain_types::OrderId;
-use messaging::TailFrom;
+use messaging::{Cluster, TailFrom};
 use schemas::{Envelope, OrderEvent, OrderState, Topic};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,13 +19,13 @@ pub(crate) struct Watch {
     _stop: DropGuard,
 }
 
-pub(crate) fn watch(brokers: &str) -> Watch {
+pub(crate) fn watch(cluster: &Cluster) -> Watch {
     let stop = CancellationToken::new();
     let (sender, ended) = mpsc::unbounded_channel();
-    let (brokers, token) = (brokers.to_owned(), stop.clone());
+    let (cluster, token) = (cluster.clone(), stop.clone());
     tokio::spawn(async move {
         let heard = messaging::tail(
-            &brokers,
+            &cluster,
             Topic::OrderEvents.name(),
             TailFrom::End,
             std::time::Duration::ZERO,

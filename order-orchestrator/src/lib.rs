@@ -49,7 +49,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let config = WorkerConfig {
         name: CONSUMER_GROUP,
         topic: Topic::OrderSaga.name(),
-        brokers: &settings.brokers,
+        cluster: settings.cluster(),
         database_url: &settings.database_url,
         database_connections: settings.database_connections,
         admin_listen: settings.admin_listen,

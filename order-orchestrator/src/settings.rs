@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use kafka_cluster::{Cluster, Security};
 use serde::Deserialize;
 
 /// All settings with what they mean, as TOML.
@@ -13,6 +14,9 @@ pub const EXAMPLE_SETTINGS: &str = include_str!("../order-orchestrator.example.t
 pub struct Settings {
     /// Kafka: `host:port,...`.
     pub brokers: String,
+    /// How Kafka lets us in.
+    #[serde(default, deserialize_with = "kafka_cluster::checked")]
+    pub kafka_security: Security,
     /// The service's own database.
     pub database_url: String,
     /// Connections to it; each owned partition uses one while it works.
@@ -27,6 +31,14 @@ pub struct Settings {
     /// Static member id of the consumer group.
     #[serde(default)]
     pub instance_id: Option<String>,
+}
+
+impl Settings {
+    /// Which Kafka, and how it lets us in.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(&self.brokers, &self.kafka_security)
+    }
 }
 
 const fn default_connections() -> u32 {

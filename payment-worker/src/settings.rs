@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use kafka_cluster::{Cluster, Security};
 use payment_domain::Policy;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -16,6 +17,9 @@ pub const EXAMPLE_SETTINGS: &str = include_str!("../payment-worker.example.toml"
 pub struct Settings {
     /// Kafka: `host:port,...`.
     pub brokers: String,
+    /// How Kafka lets us in.
+    #[serde(default, deserialize_with = "kafka_cluster::checked")]
+    pub kafka_security: Security,
     /// The service's own database.
     pub database_url: String,
     /// Connections to it; each owned partition uses one while it works.
@@ -177,6 +181,12 @@ pub enum InvalidSettings {
 }
 
 impl Settings {
+    /// Which Kafka, and how it lets us in.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(&self.brokers, &self.kafka_security)
+    }
+
     /// Checks what types can't say.
     ///
     /// # Errors

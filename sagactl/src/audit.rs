@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use auditor::{Databases, Report, Units, Violation};
 use domain_types::Timestamp;
-use messaging::{LogReader, wall_clock};
+use messaging::{Cluster, LogReader, wall_clock};
 use schemas::Topic;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -39,7 +39,7 @@ const API_PROJECTION: &str = "api-order-events";
 struct Eyes {
     orchestrator: Vec<PgPool>,
     databases: Databases,
-    kafka: String,
+    cluster: Cluster,
 }
 
 impl Eyes {
@@ -54,7 +54,7 @@ impl Eyes {
         Ok(Self {
             orchestrator: servers.databases("orchestrator").await?,
             databases,
-            kafka: servers.kafka()?,
+            cluster: servers.cluster()?,
         })
     }
 
@@ -161,8 +161,8 @@ async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
 }
 
 async fn turns(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<Turns, Failure> {
-    let kafka = eyes.kafka.clone();
-    let checked = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await;
+    let cluster = eyes.cluster.clone();
+    let checked = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&cluster)).await;
     let checked = checked.map_err(|error| Failure::away(error.to_string()))?;
     let turns = checked.map_err(|error| Failure::away(format!("{error}")))?;
     violations.extend(turns.violations);
@@ -173,8 +173,8 @@ async fn turns(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<Turns, Fa
 /// Waits until what is under way now has arrived everywhere; else says who is behind.
 async fn arrive(eyes: &Eyes) -> Result<Option<String>, Failure> {
     for (service, group, topic) in WAY {
-        let kafka = eyes.kafka.clone();
-        let ends = tokio::task::spawn_blocking(move || ends(&kafka, topic)).await;
+        let cluster = eyes.cluster.clone();
+        let ends = tokio::task::spawn_blocking(move || ends(&cluster, topic)).await;
         let ends = ends.map_err(|error| Failure::away(error.to_string()))??;
         let deadline = Instant::now() + ARRIVES;
         while let Some((partition, left)) = behind(&eyes.pools(service), group, topic, &ends).await? {
@@ -187,8 +187,8 @@ async fn arrive(eyes: &Eyes) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-fn ends(kafka: &str, topic: Topic) -> Result<Vec<(i32, i64)>, Failure> {
-    let reader = LogReader::new(kafka)?;
+fn ends(cluster: &Cluster, topic: Topic) -> Result<Vec<(i32, i64)>, Failure> {
+    let reader = LogReader::new(cluster)?;
     let partitions = 0..reader.partitions(topic.name())?;
     partitions.map(|partition| Ok((partition, reader.bounds(topic.name(), partition)?.1))).collect()
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain_types::{OrderId, Timestamp};
-use messaging::{LogReader, RecordedParkings};
+use messaging::{Cluster, LogReader, RecordedParkings};
 use order_orchestrator::SagaReader;
 use saga::{Decision, Saga};
 use schemas::{OrderSagaMessage, OrderState, Topic};
@@ -125,7 +125,7 @@ pub struct Replayed {
 
 /// Where to read.
 pub(crate) struct Place {
-    pub(crate) kafka: String,
+    pub(crate) cluster: Cluster,
     /// From and to, by partition of `order-saga`.
     pub(crate) spans: BTreeMap<i32, (i64, i64)>,
     /// Nothing before it is of interest in other topics.
@@ -133,12 +133,12 @@ pub(crate) struct Place {
     pub(crate) recorded: HashMap<i32, RecordedParkings>,
 }
 
-/// Replays orders from the log at `kafka` and compares them with the snapshots.
+/// Replays orders from the log of `cluster` and compares them with the snapshots.
 ///
 /// # Errors
 /// If Kafka or a database does not answer.
 pub async fn replay(
-    kafka: &str,
+    cluster: &Cluster,
     mut snapshots: Vec<SagaReader>,
     rules: Rules,
     selection: &Selection,
@@ -154,7 +154,7 @@ pub async fn replay(
         }
         stored += snapshot.count().await?;
     }
-    let place = place(kafka, spans, selection, &mut snapshots).await?;
+    let place = place(cluster, spans, selection, &mut snapshots).await?;
     let passes = match selection.order {
         Some(_) => 1,
         None => (stored * BYTES_PER_ORDER).div_ceil(selection.memory.max(1)).max(1),
@@ -191,7 +191,7 @@ pub async fn replay(
 
 /// Where the wanted orders are in the log.
 async fn place(
-    kafka: &str,
+    cluster: &Cluster,
     mut spans: BTreeMap<i32, (i64, i64)>,
     selection: &Selection,
     snapshots: &mut [SagaReader],
@@ -214,9 +214,9 @@ async fn place(
             span.0 = first;
         }
     }
-    let kafka = kafka.to_owned();
+    let cluster = cluster.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        let reader = LogReader::new(&kafka)?;
+        let reader = LogReader::new(&cluster)?;
         let topic = Topic::OrderSaga.name();
         for (partition, span) in &mut spans {
             let (low, high) = reader.bounds(topic, *partition)?;
@@ -238,7 +238,7 @@ async fn place(
             }
         }
         let recorded = recorded_parkings(&reader)?;
-        Ok(Place { kafka, spans, since, recorded })
+        Ok(Place { cluster, spans, since, recorded })
     });
     looked.await.map_err(|error| Failure::away(error.to_string()))?
 }
@@ -300,10 +300,10 @@ pub(crate) async fn run(
         // Says what to do if there is none.
         show::find(servers, order).await?;
     }
-    let kafka = servers.kafka()?;
+    let cluster = servers.cluster()?;
     drop(servers.log()?);
     let snapshots = servers.sagas().await?;
-    let replayed = replay(&kafka, snapshots, Arc::new(saga::decide), &selection).await?;
+    let replayed = replay(&cluster, snapshots, Arc::new(saga::decide), &selection).await?;
     if terminal.json {
         terminal.json(&replayed)?;
     } else {

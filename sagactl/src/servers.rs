@@ -1,12 +1,13 @@
 //! Where Kafka and the databases are: flags, else environment, else `endpoints.json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use kafka_cluster::{Cluster, Security};
 use messaging::{GroupPosition, LogReader, ParkedRecord, ParkingKey, Publisher};
 use order_orchestrator::SagaReader;
 use serde::Deserialize;
@@ -43,6 +44,9 @@ pub(crate) struct Servers {
     /// Kafka, instead of the file's
     #[arg(long, global = true, value_name = "HOST:PORT", env = "SAGACTL_KAFKA")]
     kafka: Option<String>,
+    /// TOML file that says how Kafka lets us in, as a service's table kafka_security does; instead of what the other file says
+    #[arg(long, global = true, value_name = "FILE", env = "SAGACTL_KAFKA_SECURITY")]
+    kafka_security: Option<PathBuf>,
     /// A service's database (orchestrator, stock, payment, api), instead of the file's; repeatable
     #[arg(
         long = "database",
@@ -81,6 +85,8 @@ impl FromStr for Database {
 #[derive(Debug, Deserialize)]
 struct Endpoints {
     kafka: String,
+    #[serde(default)]
+    kafka_security: Security,
     postgres: BTreeMap<String, Vec<String>>,
 }
 
@@ -96,11 +102,15 @@ impl Servers {
         serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{path} is not right: {error}")))
     }
 
-    /// `host:port` of Kafka.
-    pub(crate) fn kafka(&self) -> Result<String, Failure> {
+    /// Which Kafka, and how it lets us in.
+    pub(crate) fn cluster(&self) -> Result<Cluster, Failure> {
+        let security = self.kafka_security.as_deref().map(security).transpose()?;
         match &self.kafka {
-            Some(kafka) => Ok(kafka.clone()),
-            None => Ok(self.file("Kafka")?.kafka),
+            Some(kafka) => Ok(Cluster::new(kafka, &security.unwrap_or_default())),
+            None => {
+                let file = self.file("Kafka")?;
+                Ok(Cluster::new(&file.kafka, &security.unwrap_or(file.kafka_security)))
+            }
         }
     }
 
@@ -169,25 +179,35 @@ impl Servers {
 
     /// A reader of logs, once Kafka has answered.
     pub(crate) fn log(&self) -> Result<LogReader, Failure> {
-        let kafka = self.kafka()?;
-        let reader = LogReader::new(&kafka)?;
-        reader
-            .cluster_id()
-            .map_err(|error| Failure::away(format!("Kafka at {kafka} does not answer: {error}")))?;
+        let cluster = self.cluster()?;
+        let reader = LogReader::new(&cluster)?;
+        reader.cluster_id().map_err(|error| {
+            Failure::away(format!("Kafka at {} does not answer: {error}", cluster.brokers()))
+        })?;
         Ok(reader)
     }
 
     /// A producer, once Kafka has answered.
     pub(crate) async fn publisher(&self) -> Result<Publisher, Failure> {
-        let kafka = self.kafka()?;
-        let publisher = Publisher::giving_up_after(&kafka, NAME, Duration::from_secs(10))?;
+        let cluster = self.cluster()?;
+        let publisher = Publisher::giving_up_after(&cluster, NAME, Duration::from_secs(10))?;
         for _try in 0..3 {
             if publisher.reachable().await.is_ok() {
                 return Ok(publisher);
             }
         }
-        Err(Failure::away(format!("Kafka at {kafka} does not answer")))
+        Err(Failure::away(format!("Kafka at {} does not answer", cluster.brokers())))
     }
+}
+
+/// What a file says about how Kafka lets us in.
+fn security(path: &Path) -> Result<Security, Failure> {
+    let wrong = |why: String| Failure::usage(format!("{} is not right: {why}", path.display()));
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} can't be read: {error}", path.display())))?;
+    let security: Security = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    security.check().map_err(|error| wrong(error.to_string()))?;
+    Ok(security)
 }
 
 fn failed(service: &str, error: &sqlx::Error) -> Failure {

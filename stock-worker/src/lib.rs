@@ -10,7 +10,7 @@ mod store;
 use std::time::Duration;
 
 use anyhow::Context;
-use messaging::{LogReader, TailFrom};
+use messaging::{Cluster, LogReader, TailFrom};
 use prometheus::Registry;
 use schemas::Topic;
 use service_kit::worker::{Worker, WorkerConfig};
@@ -44,7 +44,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let config = WorkerConfig {
         name: CONSUMER_GROUP,
         topic: Topic::StockCommands.name(),
-        brokers: &settings.brokers,
+        cluster: settings.cluster(),
         database_url: &settings.database_url,
         database_connections: settings.database_connections,
         admin_listen: settings.admin_listen,
@@ -53,8 +53,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     };
     let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };
     let watch = LevelWatch::default();
-    let watching = tokio::spawn(watch_levels(settings.brokers.clone(), watch.clone(), shutdown.clone()));
-    let handlers = StockHandlers::new(watch, metrics, LogReader::new(&settings.brokers)?);
+    let watching = tokio::spawn(watch_levels(settings.cluster(), watch.clone(), shutdown.clone()));
+    let handlers = StockHandlers::new(watch, metrics, LogReader::new(&settings.cluster())?);
     let ended = worker.run(handlers, shutdown.clone()).await;
     shutdown.cancel();
     watching.await.context("the watch over stock-levels panicked")?;
@@ -62,13 +62,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 }
 
 /// Follows `stock-levels` until shut down; begins anew should the client fail.
-async fn watch_levels(brokers: String, watch: LevelWatch, shutdown: CancellationToken) {
+async fn watch_levels(cluster: Cluster, watch: LevelWatch, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         let observer = watch.clone();
         let observe = move |record: messaging::Record| observer.observe(&record);
         let topic = Topic::StockLevels.name();
         let tail =
-            messaging::tail(&brokers, topic, TailFrom::Beginning, LOOK_EVERY, shutdown.clone(), observe);
+            messaging::tail(&cluster, topic, TailFrom::Beginning, LOOK_EVERY, shutdown.clone(), observe);
         match tail.await {
             Ok(()) => {}
             Err(error) => {

@@ -19,6 +19,9 @@ use uuid::Uuid;
 /// How long a change of state may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// How long a node that has no time is left alone: its `Retry-After`.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// A running Firstcome.
 #[derive(Debug)]
 pub struct System {
@@ -38,12 +41,20 @@ pub fn firstcome() -> PathBuf {
     binary("firstcome")
 }
 
-fn binary(name: &str) -> PathBuf {
+/// A program of the workspace, built before.
+pub fn binary(name: &str) -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let profile = exe.parent().and_then(Path::parent).unwrap();
     let binary = profile.join(name);
     assert!(binary.is_file(), "{} is missing: run `cargo build` first", binary.display());
     binary
+}
+
+/// A script that comes with the product, in `deploy/`.
+pub fn deploy(name: &str) -> PathBuf {
+    let script = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy")).join(name);
+    assert!(script.is_file(), "{} is missing", script.display());
+    script
 }
 
 impl System {
@@ -323,9 +334,17 @@ impl Client {
         Ok(Answer { status, headers, body })
     }
 
-    /// `GET`
+    /// `GET`. On a machine that tests keep busy a node may say that it has no time now: asked again, as it wishes.
     pub async fn get(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path)).await
+        let asked = Instant::now();
+        loop {
+            let answer = self.send(self.request(Method::GET, path)).await;
+            if answer.body["code"] != "unavailable" || asked.elapsed() > SOON {
+                return answer;
+            }
+            eprintln!("GET {path}: {}", answer.body);
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
     }
 
     /// `POST`
@@ -343,10 +362,19 @@ impl Client {
         self.post("/v1/orders", &order_body(&[(sku, quantity)], method)).await
     }
 
-    /// Places an order that must be accepted; its id.
+    /// Places an order that must be accepted; its id. Tried again, under one key, while the node has no time.
     pub async fn ordered(&self, sku: &str, quantity: u32, method: Option<&str>) -> String {
-        let body = self.order(sku, quantity, method).await.expect(202);
-        body["id"].as_str().unwrap().to_owned()
+        let (key, body) = (Uuid::new_v4().to_string(), order_body(&[(sku, quantity)], method));
+        let asked = Instant::now();
+        loop {
+            let order = self.request(Method::POST, "/v1/orders").header("idempotency-key", &key).json(&body);
+            let answer = self.send(order).await;
+            if answer.body["code"] != "unavailable" || asked.elapsed() > SOON {
+                return answer.expect(202)["id"].as_str().unwrap().to_owned();
+            }
+            eprintln!("POST /v1/orders: {}", answer.body);
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
     }
 
     /// The order.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use kafka_cluster::Security;
 use local_stack::{Part, Signal};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -201,7 +202,10 @@ async fn o4_redis_killed_in_the_middle_of_a_sale_or_frozen_stops_nobody_and_over
     let limited = json!({"limit_per_customer": 1});
     let (scarce, limited) = (admin.new_product(1, &json!({})).await, admin.new_product(5, &limited).await);
     let redis = system.endpoints()["redis"].as_str().unwrap().to_owned();
-    testkit::eventually(SOON, "redis runs", async || local_stack::probe(Part::Redis, &redis).await).await;
+    testkit::eventually(SOON, "redis runs", async || {
+        local_stack::probe(Part::Redis, &redis, &Security::default()).await
+    })
+    .await;
     system.signal_part(Part::Redis, Signal::Stop);
     let closed =
         json!({"sale": {"opens_at": "2020-01-01T00:00:00.000Z", "closes_at": "2020-01-02T00:00:00.000Z"}});

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use domain_types::Sku;
 use futures::stream::{self, StreamExt as _};
-use messaging::{Record, TailFrom};
+use messaging::{Cluster, Record, TailFrom};
 use schemas::{Envelope, StockLevel, StockLevelMessage, Topic};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -78,10 +78,10 @@ impl Levels {
     }
 
     /// Follows `stock-levels` and feeds Redis until `shutdown`.
-    pub(super) async fn run(self, brokers: String, redis: Redis, shutdown: CancellationToken) {
+    pub(super) async fn run(self, cluster: Cluster, redis: Redis, shutdown: CancellationToken) {
         let seen = self.clone();
         let tail = messaging::tail(
-            &brokers,
+            &cluster,
             Topic::StockLevels.name(),
             TailFrom::Beginning,
             Duration::ZERO,

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use domain_types::{Attempt, LineNumber, OrderId, Sku};
-use messaging::{LogReader, Record, dead_letter};
+use messaging::{Cluster, LogReader, Record, dead_letter};
 use schemas::{ControlMessage, Envelope, OrderSagaMessage, ReserveRefusal, StockCommand, Ticket, Topic};
 
 use crate::Violation;
@@ -200,12 +200,12 @@ impl Walk {
     }
 }
 
-/// Checks what the logs of the cluster at `brokers` (`host:port,...`) hold now. Blocks: call it where that is allowed.
+/// Checks what the logs of a cluster hold now. Blocks: call it where that is allowed.
 ///
 /// # Errors
 /// If Kafka does not answer, or a record can't be read and is not parked.
-pub fn check_logs(brokers: &str) -> Result<FirstCome, LogError> {
-    let reader = &LogReader::new(brokers)?;
+pub fn check_logs(cluster: impl Into<Cluster>) -> Result<FirstCome, LogError> {
+    let reader = &LogReader::new(cluster)?;
     let mut orders = Orders::default();
     for_each(reader, Topic::OrderSaga, |record| {
         if !record.is_control() {

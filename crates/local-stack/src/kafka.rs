@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kafka_cluster::Cluster;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::child::GuardedCommand;
 use crate::folder::nursery;
-use crate::{Jit, Part, Progress, StackError, jars, java};
+use crate::{Jit, Part, SecuredListener, StackError, StackOptions, jars, java};
 
 /// What is needed to start the broker again and again.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Kafka {
     pub(crate) controller_port: u16,
     pub(crate) heap_mib: u32,
     pub(crate) jit: Jit,
+    pub(crate) secured: Option<SecuredListener>,
     /// The stack's folder.
     pub(crate) dir: PathBuf,
     java: PathBuf,
@@ -39,13 +41,20 @@ impl Kafka {
     pub(crate) async fn prepare(
         dir: &Path,
         (port, controller_port): (u16, u16),
-        heap_mib: u32,
-        jit: Jit,
-        progress: &Progress,
+        options: &StackOptions,
     ) -> Result<Self, StackError> {
         let java = java::find().await?;
-        let class_path = jars::class_path(progress).await?;
-        let kafka = Self { port, controller_port, heap_mib, jit, dir: dir.to_owned(), java, class_path };
+        let class_path = jars::class_path(&options.progress).await?;
+        let kafka = Self {
+            port,
+            controller_port,
+            heap_mib: options.kafka_heap_mib,
+            jit: options.kafka_jit,
+            secured: options.kafka_secured.clone(),
+            dir: dir.to_owned(),
+            java,
+            class_path,
+        };
         let log4j = kafka.file("log4j2.properties");
         fs::write(&log4j, LOG4J).map_err(StackError::io("write", &log4j))?;
         let data = kafka.data();
@@ -54,7 +63,7 @@ impl Kafka {
                 return Err(StackError::HalfWritten { dir: data, missing: "meta.properties" });
             }
         } else {
-            progress(Part::Kafka, "formatting its data folder");
+            (options.progress)(Part::Kafka, "formatting its data folder");
             kafka.format().await?;
         }
         kafka.write_settings(&kafka.file("kafka.properties"), &data)?;
@@ -79,12 +88,12 @@ impl Kafka {
         let new = nursery(&data);
         let settings = self.file("kafka-format.properties");
         self.write_settings(&settings, &new)?;
-        let (status, said) = GuardedCommand::new(&self.java, self.dir.join("log").join("kafka.log"))
-            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
-            .arg(format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display()))
-            .args(["-cp", &self.class_path, "kafka.tools.StorageTool", "format"])
+        let (status, said) = GuardedCommand::new("env", self.dir.join("log").join("kafka.log"))
+            .args(self.tool("kafka.tools.StorageTool"))
+            .arg("format")
             .args(["--cluster-id", &cluster_id(), "--config"])
             .arg(&settings)
+            .args(self.scram_accounts())
             .run_to_end()
             .await
             .map_err(StackError::io("run", &self.java))?;
@@ -99,18 +108,21 @@ impl Kafka {
     }
 
     fn write_settings(&self, file: &Path, data: &Path) -> Result<(), StackError> {
-        let settings = [
+        let clients = match &self.secured {
+            Some(secured) => {
+                format!("PLAINTEXT://127.0.0.1:{},SECURED://127.0.0.1:{}", self.port, secured.port)
+            }
+            None => format!("PLAINTEXT://127.0.0.1:{}", self.port),
+        };
+        let mut settings = vec![
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
+            ("listeners", format!("{clients},CONTROLLER://127.0.0.1:{}", self.controller_port)),
+            ("advertised.listeners", clients),
             (
-                "listeners",
-                format!(
-                    "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
-                    self.port, self.controller_port
-                ),
+                "listener.security.protocol.map",
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
             ),
-            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{}", self.port)),
-            ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned()),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             // A static quorum keeps the controller's port out of the data, so that it may change between starts.
             ("controller.quorum.voters", format!("1@127.0.0.1:{}", self.controller_port)),
@@ -136,8 +148,27 @@ impl Kafka {
             // The default, 128 MiB, does not fit a small heap.
             ("log.cleaner.dedupe.buffer.size", "16777216".to_owned()),
         ];
+        settings.extend(self.secured.iter().flat_map(secured_settings));
         let text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(file, text).map_err(StackError::io("write", file))
+    }
+
+    /// Arguments that make the accounts when the data folder is formatted.
+    fn scram_accounts(&self) -> Vec<String> {
+        let accounts = self.secured.iter().flat_map(|secured| &secured.accounts);
+        let made = |(user, password): &(String, String)| {
+            ["--add-scram".to_owned(), format!("SCRAM-SHA-512=[name={user},password={password}]")]
+        };
+        accounts.flat_map(made).collect()
+    }
+
+    /// How one of Kafka's own programs is called, up to its arguments.
+    pub(crate) fn tool(&self, class: &str) -> Vec<String> {
+        let log4j = format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display());
+        let java = self.java.display().to_string();
+        let options =
+            ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m", &log4j, "-cp", &self.class_path];
+        [java.as_str()].into_iter().chain(options).chain([class]).map(str::to_owned).collect()
     }
 
     pub(crate) fn command(&self, log: &Path) -> GuardedCommand {
@@ -156,13 +187,28 @@ impl Kafka {
     }
 }
 
-/// Whether a broker answers there and every partition it knows has a leader; else why not. Blocks for at most about `patience`.
-pub(crate) async fn answers(brokers: String, patience: Duration) -> Result<(), String> {
-    tokio::task::spawn_blocking(move || ask(&brokers, patience)).await.map_err(|error| error.to_string())?
+fn secured_settings(secured: &SecuredListener) -> [(&'static str, String); 6] {
+    [
+        ("sasl.enabled.mechanisms", "SCRAM-SHA-512".to_owned()),
+        (
+            "listener.name.secured.scram-sha-512.sasl.jaas.config",
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
+        ),
+        ("ssl.keystore.type", "PEM".to_owned()),
+        ("ssl.keystore.location", secured.key_store.display().to_string()),
+        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
+        // Whoever comes in through the open door: the broker itself, and an administrator.
+        ("super.users", "User:ANONYMOUS".to_owned()),
+    ]
 }
 
-fn ask(brokers: &str, patience: Duration) -> Result<(), String> {
-    let consumer: BaseConsumer = client(brokers).create().map_err(|error| error.to_string())?;
+/// Whether a broker answers there and every partition it knows has a leader; else why not. Blocks for at most about `patience`.
+pub(crate) async fn answers(cluster: Cluster, patience: Duration) -> Result<(), String> {
+    tokio::task::spawn_blocking(move || ask(&cluster, patience)).await.map_err(|error| error.to_string())?
+}
+
+fn ask(cluster: &Cluster, patience: Duration) -> Result<(), String> {
+    let consumer: BaseConsumer = client(cluster).create().map_err(|error| error.to_string())?;
     let metadata = consumer.fetch_metadata(None, patience).map_err(|error| error.to_string())?;
     if metadata.brokers().is_empty() {
         return Err("no broker has registered yet".to_owned());
@@ -176,11 +222,9 @@ fn ask(brokers: &str, patience: Duration) -> Result<(), String> {
 }
 
 /// A client that keeps quiet: whoever uses it reports the outcome.
-pub(crate) fn client(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
+pub(crate) fn client(cluster: &Cluster) -> ClientConfig {
+    let mut config = cluster.client("local-stack");
     config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", "local-stack")
         .set("socket.timeout.ms", "5000")
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "200")

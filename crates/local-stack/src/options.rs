@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kafka_cluster::Security;
+
 /// One of the three servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -67,6 +69,18 @@ pub enum Jit {
     Full,
 }
 
+/// A second door of the private broker, for those who are to be let in as they would be by a cluster in production: TLS,
+/// SCRAM-SHA-512, and nothing that no access control list grants. The first one stays open, to an administrator.
+#[derive(Debug, Clone)]
+pub struct SecuredListener {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// PEM file with the broker's key (PKCS #8) and certificate.
+    pub key_store: PathBuf,
+    /// Users and their passwords; made when the data folder is.
+    pub accounts: Vec<(String, String)>,
+}
+
 /// Told what is being done while a stack starts, in a few words each.
 pub type Progress = Arc<dyn Fn(Part, &str) + Send + Sync>;
 
@@ -85,6 +99,10 @@ pub struct StackOptions {
     pub kafka_heap_mib: u32,
     /// How the broker's JVM compiles.
     pub kafka_jit: Jit,
+    /// How a Kafka of yours lets us in.
+    pub kafka_security: Security,
+    /// A second listener of a private Kafka.
+    pub kafka_secured: Option<SecuredListener>,
     /// Databases made if missing.
     pub databases: Vec<String>,
     /// How long each part may take to become ready. Downloading Kafka's jars is not part of it.
@@ -113,6 +131,8 @@ impl StackOptions {
             redis: Server::OWN,
             kafka_heap_mib: 512,
             kafka_jit: Jit::Full,
+            kafka_security: Security::default(),
+            kafka_secured: None,
             databases: Self::DATABASES.map(str::to_owned).to_vec(),
             start_deadline: Duration::from_secs(90),
             progress: Arc::new(|_, _| ()),

@@ -43,6 +43,14 @@ pub(crate) async fn answers(url: &str) -> Result<(), String> {
     let authority = authority.split('/').next().unwrap_or(authority);
     let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
     let address = if address.contains(':') { address.to_owned() } else { format!("{address}:6379") };
+    if url.starts_with("rediss://") {
+        // Whoever uses it speaks TLS; that it takes connections is known now.
+        let connect = timeout(Duration::from_secs(2), TcpStream::connect(&address)).await;
+        return connect
+            .map_err(|_elapsed| "no connection".to_owned())?
+            .map(drop)
+            .map_err(|error| error.to_string());
+    }
     timeout(Duration::from_secs(2), ping(&address))
         .await
         .map_err(|_elapsed| "no answer to PING".to_owned())?

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use kafka_cluster::{Cluster, Security};
 use tokio::sync::Mutex;
 
 use crate::address::{with_database, without_password};
@@ -18,6 +19,7 @@ use crate::{
 use crate::{folder, kafka, postgres, redis};
 
 const POLL: Duration = Duration::from_millis(50);
+const KAFKA_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a part may take to end when asked to.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -28,6 +30,7 @@ pub struct Stack {
     kafka: Managed<Kafka>,
     postgres: Managed<Postgres>,
     redis: Managed<Redis>,
+    kafka_security: Security,
     start_deadline: Duration,
     /// Held as long as the stack lives; the system releases it when the process dies.
     _lock: File,
@@ -67,16 +70,9 @@ impl Stack {
         let kafka = async {
             Ok::<_, StackError>(match &options.kafka {
                 Server::Yours(address) => Managed::Yours(address.clone()),
-                Server::Own { .. } => Managed::own(
-                    Kafka::prepare(
-                        dir,
-                        (ports.kafka, ports.kafka_controller),
-                        options.kafka_heap_mib,
-                        options.kafka_jit,
-                        progress,
-                    )
-                    .await?,
-                ),
+                Server::Own { .. } => {
+                    Managed::own(Kafka::prepare(dir, (ports.kafka, ports.kafka_controller), &options).await?)
+                }
             })
         };
         let postgres = async {
@@ -91,7 +87,15 @@ impl Stack {
             Server::Own { .. } => Managed::own(Redis::prepare(dir, ports.redis)?),
         };
         let dir = dir.clone();
-        let stack = Self { dir, kafka, postgres, redis, start_deadline: options.start_deadline, _lock: lock };
+        let stack = Self {
+            dir,
+            kafka,
+            postgres,
+            redis,
+            kafka_security: options.kafka_security.clone(),
+            start_deadline: options.start_deadline,
+            _lock: lock,
+        };
         stack.start_all(progress, &options.databases).await?;
         Ok(stack)
     }
@@ -153,6 +157,22 @@ impl Stack {
         match &self.kafka {
             Managed::Own { server, .. } => server.address(),
             Managed::Yours(address) => address.clone(),
+        }
+    }
+
+    /// The same, with how it lets us in.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(&self.kafka(), &self.kafka_security)
+    }
+
+    /// How one of Kafka's own programs (`org.apache.kafka.tools.AclCommand`) is called, up to its arguments. `None`: the Kafka is
+    /// yours.
+    #[must_use]
+    pub fn kafka_tool(&self, class: &str) -> Option<Vec<String>> {
+        match &self.kafka {
+            Managed::Own { server, .. } => Some(server.tool(class)),
+            Managed::Yours(_) => None,
         }
     }
 
@@ -337,7 +357,7 @@ impl Stack {
     /// # Errors
     /// What it said, or that it said nothing.
     pub async fn answers(&self, part: Part) -> Result<(), String> {
-        probe(part, &self.address(part)).await
+        probe(part, &self.address(part), &self.kafka_security).await
     }
 
     /// The part's log file.
@@ -404,9 +424,9 @@ impl<T> Managed<T> {
 ///
 /// # Errors
 /// What it said, or that it said nothing.
-pub async fn probe(part: Part, address: &str) -> Result<(), String> {
+pub async fn probe(part: Part, address: &str, kafka_security: &Security) -> Result<(), String> {
     match part {
-        Part::Kafka => kafka::answers(address.to_owned(), Duration::from_secs(2)).await,
+        Part::Kafka => kafka::answers(Cluster::new(address, kafka_security), KAFKA_ANSWERS_WITHIN).await,
         Part::Postgres => postgres::answers(address).await,
         Part::Redis => redis::answers(address).await,
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kafka_cluster::Cluster;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
@@ -54,30 +55,34 @@ impl From<Topic> for TopicSpec {
 ///
 /// # Errors
 /// [`StackError::Partitions`] when one exists with another number, [`StackError::Topic`] when Kafka refuses or doesn't answer within 20 s.
-pub async fn ensure(brokers: &str, partitions: i32) -> Result<(), StackError> {
-    ensure_replicated(brokers, Layout { partitions, replication: 1 }).await
+pub async fn ensure(cluster: impl Into<Cluster>, partitions: i32) -> Result<(), StackError> {
+    ensure_replicated(cluster, Layout { partitions, replication: 1 }).await
 }
 
 /// As [`ensure`], for a cluster: a record is acknowledged once a majority of its replicas hold it.
 ///
 /// # Errors
 /// As [`ensure`]; [`StackError::Replication`] when a topic exists with fewer replicas.
-pub async fn ensure_replicated(brokers: &str, layout: Layout) -> Result<(), StackError> {
+pub async fn ensure_replicated(cluster: impl Into<Cluster>, layout: Layout) -> Result<(), StackError> {
     let all: Vec<TopicSpec> = Topic::ALL.into_iter().map(TopicSpec::from).collect();
-    make(brokers, &all, layout).await
+    make(cluster, &all, layout).await
 }
 
 /// Makes the given topics unless they exist; as [`ensure`].
 ///
 /// # Errors
 /// As [`ensure`].
-pub async fn create(brokers: &str, topics: &[TopicSpec], partitions: i32) -> Result<(), StackError> {
-    make(brokers, topics, Layout { partitions, replication: 1 }).await
+pub async fn create(
+    cluster: impl Into<Cluster>,
+    topics: &[TopicSpec],
+    partitions: i32,
+) -> Result<(), StackError> {
+    make(cluster, topics, Layout { partitions, replication: 1 }).await
 }
 
-async fn make(brokers: &str, topics: &[TopicSpec], layout: Layout) -> Result<(), StackError> {
+async fn make(cluster: impl Into<Cluster>, topics: &[TopicSpec], layout: Layout) -> Result<(), StackError> {
     let refused = |what: String| move |error: String| StackError::Topic { what, reason: error };
-    let admin: AdminClient<DefaultClientContext> = kafka::client(brokers)
+    let admin: AdminClient<DefaultClientContext> = kafka::client(&cluster.into())
         .create()
         .map_err(|error| refused("accept a client".to_owned())(error.to_string()))?;
     let new: Vec<NewTopic<'_>> = topics.iter().map(|topic| new_topic(topic, layout)).collect();

@@ -16,6 +16,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::{Notify, mpsc};
 
+use crate::limits::report;
 use crate::reader::{is_passing, to_record};
 use crate::{NextOffset, Record};
 
@@ -146,7 +147,7 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka consumer reports an error");
+        report("consumer", &error, reason);
     }
 }
 

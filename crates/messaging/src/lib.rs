@@ -22,6 +22,7 @@ mod trace;
 pub use codec::{Damaged, decode_headers};
 pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
 pub use handler::{Handler, HandlerFactory, Ownership, Traced, Waker};
+pub use kafka_cluster::Cluster;
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use parking::{ParkCause, Parking, Parsed, RecordedParkings, dead_letter, record_parking};

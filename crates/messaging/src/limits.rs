@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use kafka_cluster::Cluster;
+use rdkafka::error::KafkaError;
+
 /// Limits of one consumer. The defaults are meant for production.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -58,12 +61,20 @@ impl Default for Limits {
     }
 }
 
+/// What a client says about its connections: a broker that is away shows in readiness and in answers that do not come, but
+/// one that refuses us would never be found out.
+pub(crate) fn report(client: &str, error: &KafkaError, reason: &str) {
+    if kafka_cluster::is_refusal(error) {
+        tracing::error!(client, %error, reason, "kafka refuses us: see kafka_security, and the broker's grants");
+    } else {
+        tracing::debug!(client, %error, reason, "kafka reports an error");
+    }
+}
+
 /// Options of every Kafka client here.
-pub(crate) fn client_options(brokers: &str, client_id: &str) -> rdkafka::ClientConfig {
-    let mut options = rdkafka::ClientConfig::new();
+pub(crate) fn client_options(cluster: &Cluster, client_id: &str) -> rdkafka::ClientConfig {
+    let mut options = cluster.client(client_id);
     options
-        .set("bootstrap.servers", brokers)
-        .set("client.id", client_id)
         .set("socket.nagle.disable", "true")
         .set("socket.keepalive.enable", "true")
         .set("reconnect.backoff.ms", "50")
@@ -74,8 +85,12 @@ pub(crate) fn client_options(brokers: &str, client_id: &str) -> rdkafka::ClientC
 }
 
 /// Options of a consumer that reads by explicit offsets and never stores any in Kafka.
-pub(crate) fn consumer_options(brokers: &str, client_id: &str, gather: Duration) -> rdkafka::ClientConfig {
-    let mut options = client_options(brokers, client_id);
+pub(crate) fn consumer_options(
+    cluster: &Cluster,
+    client_id: &str,
+    gather: Duration,
+) -> rdkafka::ClientConfig {
+    let mut options = client_options(cluster, client_id);
     let (bytes, wait) = if gather.is_zero() { (1, 500) } else { (65_536, gather.as_millis()) };
     options
         .set("fetch.min.bytes", bytes.to_string())
@@ -93,8 +108,8 @@ pub(crate) fn consumer_options(brokers: &str, client_id: &str, gather: Duration)
 }
 
 /// Options of a member of a consumer group.
-pub(crate) fn group_options(brokers: &str, group: &str, gather: Duration) -> rdkafka::ClientConfig {
-    let mut options = consumer_options(brokers, group, gather);
+pub(crate) fn group_options(cluster: &Cluster, group: &str, gather: Duration) -> rdkafka::ClientConfig {
+    let mut options = consumer_options(cluster, group, gather);
     options
         .set("group.id", group)
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -106,8 +121,12 @@ pub(crate) fn group_options(brokers: &str, group: &str, gather: Duration) -> rdk
 }
 
 /// Options of the producer.
-pub(crate) fn producer_options(brokers: &str, client_id: &str, give_up: Duration) -> rdkafka::ClientConfig {
-    let mut options = client_options(brokers, client_id);
+pub(crate) fn producer_options(
+    cluster: &Cluster,
+    client_id: &str,
+    give_up: Duration,
+) -> rdkafka::ClientConfig {
+    let mut options = client_options(cluster, client_id);
     options
         .set("enable.idempotence", "true")
         .set("acks", "all")

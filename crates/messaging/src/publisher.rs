@@ -5,13 +5,14 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kafka_cluster::Cluster;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::{oneshot, watch};
 
-use crate::limits::producer_options;
+use crate::limits::{producer_options, report};
 use crate::{BrokerAway, Output, PublishError};
 
 /// How often the broker is asked whether it is there.
@@ -39,7 +40,7 @@ pub struct Publisher {
 }
 
 struct Shared {
-    brokers: String,
+    cluster: Cluster,
     client_id: String,
     give_up: Duration,
     producer: Mutex<Arc<ThreadedProducer<Context>>>,
@@ -55,7 +56,7 @@ struct Context {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka producer reports an error");
+        report("producer", &error, reason);
         self.broker.send_if_modified(|broker| {
             let was_up = *broker == Broker::Up;
             if was_up {
@@ -100,13 +101,13 @@ impl ProducerContext for Context {
 }
 
 impl Publisher {
-    /// A producer for the cluster at `brokers` that never gives a record up while the broker is away: of two records of
+    /// A producer for a cluster that never gives a record up while the broker is away: of two records of
     /// a key the second is never appended without the first. Makes no connection yet.
     ///
     /// # Errors
     /// If the client can't be made: a setting is wrong.
-    pub fn new(brokers: &str, client_id: &str) -> Result<Self, KafkaError> {
-        Self::giving_up_after(brokers, client_id, Duration::ZERO)
+    pub fn new(cluster: impl Into<Cluster>, client_id: &str) -> Result<Self, KafkaError> {
+        Self::giving_up_after(cluster, client_id, Duration::ZERO)
     }
 
     /// The same, but a record that no broker acknowledged within `give_up` (not zero) is dropped, as far as it is not
@@ -114,12 +115,17 @@ impl Publisher {
     ///
     /// # Errors
     /// If the client can't be made: a setting is wrong.
-    pub fn giving_up_after(brokers: &str, client_id: &str, give_up: Duration) -> Result<Self, KafkaError> {
+    pub fn giving_up_after(
+        cluster: impl Into<Cluster>,
+        client_id: &str,
+        give_up: Duration,
+    ) -> Result<Self, KafkaError> {
+        let cluster = cluster.into();
         let (suspect, suspected) = sync_channel(1);
         let context = Context { broker: watch::Sender::new(Broker::Suspect), suspect };
-        let producer = make_producer(brokers, client_id, give_up, &context)?;
+        let producer = make_producer(&cluster, client_id, give_up, &context)?;
         let shared = Arc::new(Shared {
-            brokers: brokers.to_owned(),
+            cluster,
             client_id: client_id.to_owned(),
             give_up,
             producer: Mutex::new(Arc::new(producer)),
@@ -216,7 +222,7 @@ impl Shared {
         if !Arc::ptr_eq(&current, producer) {
             return;
         }
-        match make_producer(&self.brokers, &self.client_id, self.give_up, &self.context) {
+        match make_producer(&self.cluster, &self.client_id, self.give_up, &self.context) {
             Ok(fresh) => {
                 tracing::warn!("kafka producer met a fatal error and was replaced");
                 *current = Arc::new(fresh);
@@ -227,12 +233,12 @@ impl Shared {
 }
 
 fn make_producer(
-    brokers: &str,
+    cluster: &Cluster,
     client_id: &str,
     give_up: Duration,
     context: &Context,
 ) -> Result<ThreadedProducer<Context>, KafkaError> {
-    producer_options(brokers, client_id, give_up).create_with_context(context.clone())
+    producer_options(cluster, client_id, give_up).create_with_context(context.clone())
 }
 
 /// Hands one record to the producer; waits while its queue is full. A refusal is settled as an answer.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain_types::Timestamp;
+use kafka_cluster::Cluster;
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,7 +13,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::consumer_options;
+use crate::limits::{consumer_options, report};
 use crate::{Offset, Record};
 
 /// How long a single question to the broker may take.
@@ -66,7 +67,7 @@ struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka reader reports an error");
+        report("reader", &error, reason);
     }
 }
 
@@ -77,12 +78,12 @@ impl LogReader {
     ///
     /// # Errors
     /// If the client can't be made.
-    pub fn new(brokers: &str) -> Result<Self, KafkaError> {
-        Self::gathering(brokers, Duration::ZERO)
+    pub fn new(cluster: impl Into<Cluster>) -> Result<Self, KafkaError> {
+        Self::gathering(&cluster.into(), Duration::ZERO)
     }
 
-    fn gathering(brokers: &str, gather: Duration) -> Result<Self, KafkaError> {
-        let mut options = consumer_options(brokers, "log-reader", gather);
+    fn gathering(cluster: &Cluster, gather: Duration) -> Result<Self, KafkaError> {
+        let mut options = consumer_options(cluster, "log-reader", gather);
         options.set("group.id", "log-reader");
         Ok(Self { consumer: options.create_with_context(Quiet)? })
     }
@@ -228,16 +229,16 @@ pub(crate) fn is_passing(code: RDKafkaErrorCode) -> bool {
 /// # Errors
 /// If the client can't be made, or the topic is not there.
 pub async fn tail(
-    brokers: &str,
+    cluster: impl Into<Cluster>,
     topic: &str,
     from: TailFrom,
     gather: Duration,
     shutdown: CancellationToken,
     mut each: impl FnMut(Record) + Send + 'static,
 ) -> Result<(), KafkaError> {
-    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let (cluster, topic) = (cluster.into(), topic.to_owned());
     let task = tokio::task::spawn_blocking(move || {
-        let reader = LogReader::gathering(&brokers, gather)?;
+        let reader = LogReader::gathering(&cluster, gather)?;
         let Some(partitions) = wait_for(&shutdown, || reader.partitions(&topic)) else { return Ok(()) };
         let name: Arc<str> = topic.as_str().into();
         let mut next: HashMap<i32, i64> = HashMap::new();

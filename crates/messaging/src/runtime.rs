@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc as thread_mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain_types::Timestamp;
+use kafka_cluster::Cluster;
 use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -23,8 +24,8 @@ use crate::{HandlerFactory, Limits, Metrics, Publisher, RunError, Status, Waker}
 /// One consumer: a group on one topic, with its position in one database.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
-    /// `host:port,...`
-    pub brokers: String,
+    /// Which Kafka.
+    pub cluster: Cluster,
     /// The consumer group; also part of the position's key.
     pub group: String,
     /// The topic.
@@ -44,9 +45,9 @@ pub struct ConsumerConfig {
 
 impl ConsumerConfig {
     /// A consumer with default limits.
-    pub fn new(brokers: &str, group: &str, topic: &str, pool: PgPool) -> Self {
+    pub fn new(cluster: impl Into<Cluster>, group: &str, topic: &str, pool: PgPool) -> Self {
         Self {
-            brokers: brokers.to_owned(),
+            cluster: cluster.into(),
             group: group.to_owned(),
             topic: topic.to_owned(),
             dead_letters: schemas::Topic::DeadLetters.name().to_owned(),
@@ -87,14 +88,14 @@ pub async fn run<F: HandlerFactory>(
     status: Status,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let reader = Arc::new(Mutex::new(LogReader::new(&config.brokers)?));
+    let reader = Arc::new(Mutex::new(LogReader::new(&config.cluster)?));
     let Some((cluster_id, recorded)) = ask_until_answered(&config, &reader, &shutdown).await else {
         return Ok(());
     };
     let (orders, order_receiver) = thread_mpsc::channel();
     let (told_sender, mut told) = mpsc::channel(64);
     let topic: Arc<str> = config.topic.as_str().into();
-    let mut options = group_options(&config.brokers, &config.group, config.limits.gather);
+    let mut options = group_options(&config.cluster, &config.group, config.limits.gather);
     if let Some(instance_id) = &config.instance_id {
         options.set("group.instance.id", instance_id);
     }

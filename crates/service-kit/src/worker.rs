@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use messaging::{ConsumerConfig, HandlerFactory, Metrics, Publisher, Status};
+use messaging::{Cluster, ConsumerConfig, HandlerFactory, Metrics, Publisher, Status};
 use prometheus::Registry;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
@@ -19,8 +19,8 @@ pub struct WorkerConfig<'a> {
     pub name: &'static str,
     /// The topic it consumes.
     pub topic: &'static str,
-    /// Kafka: `host:port,...`.
-    pub brokers: &'a str,
+    /// Which Kafka.
+    pub cluster: Cluster,
     /// Its own database.
     pub database_url: &'a str,
     /// Connections to it.
@@ -71,9 +71,9 @@ impl Worker {
         messaging::migrate(&pool).await.context("the runtime's tables can't be made")?;
         config.migrations.run(&pool).await.context("the database can't be migrated")?;
 
-        let publisher = Publisher::new(config.brokers, config.name)?;
+        let publisher = Publisher::new(&config.cluster, config.name)?;
         let tracer = Tracer::from_env(config.name, registry)?;
-        let mut consumer = ConsumerConfig::new(config.brokers, config.name, config.topic, pool.clone());
+        let mut consumer = ConsumerConfig::new(config.cluster, config.name, config.topic, pool.clone());
         consumer.instance_id = config.instance_id;
         consumer.tracer.clone_from(&tracer);
         Ok(Some(Self { tracer, pool, publisher, consumer, metrics, status }))

@@ -117,7 +117,10 @@ pub async fn eventually<T, E: Display>(
 }
 
 /// A new folder under `target/testkit/`; those of processes that ended are removed.
-fn fresh_folder(name: &str) -> PathBuf {
+///
+/// # Panics
+/// When it can't be made.
+pub fn fresh_folder(name: &str) -> PathBuf {
     let root = target_folder().join("testkit");
     remove_old(&root);
     let dir = root.join(format!("{}-{}", std::process::id(), unique(name, '-')));

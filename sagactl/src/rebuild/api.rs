@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use api::rebuild::{Builder, Table, entries, migrate};
-use messaging::{GroupPosition, LogReader, Record, RecordedParkings, set_position};
+use messaging::{Cluster, GroupPosition, LogReader, Record, RecordedParkings, set_position};
 use schemas::{Envelope, OrderEvent, StockEvent, StockLevelMessage, Topic};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -43,9 +43,9 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
         positions = messaging::positions(&mut snapshot).await.map_err(away)?;
         live = Some(snapshot);
     }
-    let kafka = servers.kafka()?;
+    let cluster = servers.cluster()?;
     let (records, mut read) = mpsc::channel::<(Topic, Vec<Record>)>(4);
-    let reading = tokio::task::spawn_blocking(move || read_all(&kafka, &positions, &records));
+    let reading = tokio::task::spawn_blocking(move || read_all(&cluster, &positions, &records));
     let mut builder = Builder::new(into.clone());
     let mut rebuilt = Rebuilt::default();
     while let Some((topic, records)) = read.recv().await {
@@ -71,11 +71,11 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
 
 /// Hands out everything that the api's state is made of; returns where its consumers then stand.
 fn read_all(
-    kafka: &str,
+    cluster: &Cluster,
     live: &[GroupPosition],
     records: &mpsc::Sender<(Topic, Vec<Record>)>,
 ) -> Result<Vec<GroupPosition>, Failure> {
-    let reader = LogReader::new(kafka)?;
+    let reader = LogReader::new(cluster)?;
     let mut positions = Vec::new();
     for (index, (group, topic)) in CONSUMERS.into_iter().enumerate() {
         let mut recorded = parkings_of(&reader, group, topic)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{
-    GroupPosition, Handler, LogReader, Outputs, Received, RecordedParkings, set_aside, set_outbox,
+    Cluster, GroupPosition, Handler, LogReader, Outputs, Received, RecordedParkings, set_aside, set_outbox,
     set_position,
 };
 use order_orchestrator::{CONSUMER_GROUP, SagaHandler, SagaInput, SagaMetrics, SagaReader};
@@ -38,8 +38,8 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
         let positions = snapshot.positions().await?;
         ends.extend(positions.into_iter().map(|position| (position.partition, position.next.0)));
     }
-    let kafka = servers.kafka()?;
-    let reading = kafka.clone();
+    let cluster = servers.cluster()?;
+    let reading = cluster.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let reader = LogReader::new(&reading)?;
         let topic = Topic::OrderSaga.name();
@@ -60,13 +60,13 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
     let mut unpublished = HashMap::new();
     if lost {
         let spans = ends.iter().map(|(partition, end)| (*partition, (0, *end))).collect();
-        let place = Place { kafka: kafka.clone(), spans, since: None, recorded: recorded.clone() };
+        let place = Place { cluster: cluster.clone(), spans, since: None, recorded: recorded.clone() };
         unpublished = crate::replay::unpublished(&Arc::new(place)).await?;
     }
     for (partition, end) in ends {
         let recorded = recorded.remove(&partition).unwrap_or_default();
-        let (kafka, into, metrics) = (kafka.clone(), into.clone(), metrics.clone());
-        building.push(tokio::spawn(one_partition(kafka, into, metrics, partition, end, recorded)));
+        let (cluster, into, metrics) = (cluster.clone(), into.clone(), metrics.clone());
+        building.push(tokio::spawn(one_partition(cluster, into, metrics, partition, end, recorded)));
     }
     for partition in building {
         let (records, position) = partition.await.map_err(failed)??;
@@ -85,7 +85,7 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
 type Batch = Vec<Received<SagaInput>>;
 
 async fn one_partition(
-    kafka: String,
+    cluster: Cluster,
     into: PgPool,
     metrics: SagaMetrics,
     partition: i32,
@@ -94,7 +94,7 @@ async fn one_partition(
 ) -> Result<(u64, GroupPosition), Failure> {
     let (batches, mut read) = mpsc::channel::<Batch>(4);
     let reading = tokio::task::spawn_blocking(move || {
-        let reader = LogReader::new(&kafka)?;
+        let reader = LogReader::new(&cluster)?;
         let topic = Topic::OrderSaga.name();
         let mut walk = Walk::of_sagas(recorded);
         let mut batch = Batch::new();

@@ -151,7 +151,7 @@ pub(super) fn each_input(
     mut each: impl FnMut(Record, SagaInput),
 ) -> Result<(), Failure> {
     let (from, to) = place.spans.get(&partition).copied().unwrap_or_default();
-    let reader = LogReader::new(&place.kafka)?;
+    let reader = LogReader::new(&place.cluster)?;
     let mut walk = Walk::of_sagas(place.recorded.get(&partition).cloned().unwrap_or_default());
     reader.read(Topic::OrderSaga.name(), partition, from, to, |record| {
         progress.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +219,7 @@ impl Folded {
 
     /// Compares with what the topics hold; what is missing at first may be on its way.
     fn find_effects(&mut self, place: &Place) -> Result<(), Failure> {
-        let reader = LogReader::new(&place.kafka)?;
+        let reader = LogReader::new(&place.cluster)?;
         let mut from: HashMap<(&str, i32), i64> = HashMap::new();
         let deadline = Instant::now() + LAG;
         loop {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use kafka_cluster::Cluster;
 use saga::{Decision, Saga};
 use sagactl::{DriftKind, Selection};
 use schemas::{DeclineReason, OrderSagaMessage, PaymentDeclined};
@@ -269,7 +270,9 @@ async fn x3_a_build_with_a_changed_rule_names_exactly_the_sagas_it_would_treat_d
     let selection =
         Selection { order: None, since: None, states: vec![], describe: 1, memory: 1 << 30, progress: false };
     let replayed =
-        sagactl::replay(&system.kafka(), vec![snapshot], Arc::new(changed_rule), &selection).await.unwrap();
+        sagactl::replay(&Cluster::from(&system.kafka()), vec![snapshot], Arc::new(changed_rule), &selection)
+            .await
+            .unwrap();
     let after = over_limit();
     let affected: BTreeSet<String> = replayed.affected.iter().map(ToString::to_string).collect();
     assert!(

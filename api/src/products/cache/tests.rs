@@ -36,7 +36,7 @@ fn level(sku: &Sku, version: i64, age: Duration) -> Level {
 }
 
 async fn entries(is_cluster: bool) -> Entries {
-    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false).unwrap();
+    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
     Entries::new(redis, is_cluster, CacheMetrics::register(&Registry::new()).unwrap())
 }
 
@@ -121,7 +121,7 @@ async fn c5_what_waits_for_redis_is_the_newest_of_each_sku() {
 #[tokio::test]
 async fn a_redis_that_is_not_there_is_told_and_not_waited_for() {
     let port = local_stack::free_port().unwrap();
-    let redis = Redis::connect(&[format!("redis://127.0.0.1:{port}/")], false).unwrap();
+    let redis = Redis::connect(&[format!("redis://127.0.0.1:{port}/")], false, None).unwrap();
     let entries = Entries::new(redis, false, CacheMetrics::register(&Registry::new()).unwrap());
     let begun = Instant::now();
     for _ in 0..100 {
