@@ -54,7 +54,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };
     let watch = LevelWatch::default();
     let watching = tokio::spawn(watch_levels(settings.cluster(), watch.clone(), shutdown.clone()));
-    let handlers = StockHandlers::new(watch, metrics, LogReader::new(&settings.cluster())?);
+    let handlers = StockHandlers::new(watch, metrics, LogReader::new(settings.cluster())?);
     let ended = worker.run(handlers, shutdown.clone()).await;
     shutdown.cancel();
     watching.await.context("the watch over stock-levels panicked")?;

@@ -81,7 +81,7 @@ impl Stack {
                 Server::Own { .. } => Managed::own(Postgres::prepare(dir, ports.postgres, progress).await?),
             })
         };
-        let (kafka, postgres) = tokio::try_join!(kafka, postgres)?;
+        let (kafka, postgres) = tokio::try_join!(Box::pin(kafka), Box::pin(postgres))?;
         let redis = match &options.redis {
             Server::Yours(url) => Managed::Yours(url.clone()),
             Server::Own { .. } => Managed::own(Redis::prepare(dir, ports.redis)?),
@@ -96,7 +96,7 @@ impl Stack {
             start_deadline: options.start_deadline,
             _lock: lock,
         };
-        stack.start_all(progress, &options.databases).await?;
+        Box::pin(stack.start_all(progress, &options.databases)).await?;
         Ok(stack)
     }
 
