@@ -80,6 +80,7 @@ impl World {
         let admin = ([127, 0, 0, 1], local_stack::free_port().unwrap()).into();
         let settings = Settings {
             brokers: self.brokers.clone(),
+            kafka_security: Default::default(),
             database_url: self.database_url.clone(),
             database_connections: 4,
             admin_listen: admin,

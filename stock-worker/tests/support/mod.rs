@@ -72,6 +72,7 @@ impl World {
     pub fn start(&self) -> Worker {
         let settings = Settings {
             brokers: self.brokers.clone(),
+            kafka_security: Default::default(),
             database_url: self.database_url.clone(),
             database_connections: 4,
             admin_listen: ([127, 0, 0, 1], 0).into(),
