@@ -90,7 +90,8 @@ class Program:
         self.settings = setting_names((package / example).read_text())
         self.required = required_settings((package / "src/settings.rs").read_text())
         kit = [path.read_text() for path in sorted((package.parent / "crates/service-kit/src").rglob("*.rs"))]
-        read = re.findall(r'env::var(?:_os)?\(\s*"([A-Z_]+)"', "\n".join(sources + kit))
+        traces = [path.read_text() for path in sorted((package.parent / "crates/traces/src").rglob("*.rs"))]
+        read = re.findall(r'(?:env::var(?:_os)?|variable)\(\s*"([A-Z_]+)"', "\n".join(sources + kit + traces))
         self.plain = set(read) | ({"RUST_LOG"} if any("try_from_default_env" in text for text in kit) else set())
 
 
