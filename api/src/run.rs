@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use messaging::{ConsumerConfig, HandlerFactory, Limits, Metrics, Publisher, Status, TailFrom};
+use messaging::{ConsumerConfig, HandlerFactory, Limits, Metrics, Publisher, Status, TailFrom, crash_point};
 use prometheus::Registry;
 use schemas::Topic;
 use sqlx::PgPool;
@@ -84,6 +84,7 @@ pub async fn run_reporting(
         return Ok(());
     }
     messaging::migrate(&projection_pool).await.context("the runtime's tables could not be made")?;
+    crash_point("api", "migrating");
     sqlx::migrate!().run(&projection_pool).await.context("migrations failed")?;
 
     let tasks = Tasks::new();

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use domain_types::{OrderId, Timestamp};
 use futures::FutureExt;
-use messaging::Waker;
+use messaging::{Waker, crash_point};
 use payment_domain::{Action, CallNumber, Charge, ProviderAnswer, ProviderCall};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use traces::Tracer;
 
+use crate::CONSUMER_GROUP;
 use crate::metrics::{PaymentMetrics, unknown};
 use crate::provider::Provider;
 use crate::trace::CallSpan;
@@ -223,7 +224,12 @@ impl<P: Provider> Line<P> {
     async fn ask(&self, call: &ProviderCall) -> ProviderAnswer {
         let provider = &self.provider;
         match &call.action {
-            Action::Charge { terms } => ProviderAnswer::Charge(provider.charge(call, terms).await),
+            Action::Charge { terms } => {
+                crash_point(CONSUMER_GROUP, "before-charge");
+                let answer = provider.charge(call, terms).await;
+                crash_point(CONSUMER_GROUP, "charged");
+                ProviderAnswer::Charge(answer)
+            }
             Action::Query => ProviderAnswer::Query(provider.query(call).await),
             Action::Void => ProviderAnswer::Void(provider.void(call).await),
             Action::Refund { amount } => ProviderAnswer::Refund(provider.refund(call, *amount).await),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain_types::{CustomerId, MessageId, MoneyError, OrderId, Sku, Timestamp};
-use messaging::Output;
+use messaging::{Output, crash_point};
 use schemas::{Envelope, OrderSagaMessage, OrderedLine, PlaceOrder, Topic};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -356,7 +356,9 @@ async fn publish(means: &Means, sending: Vec<Sending>) {
         outputs.push(output);
         waiting.push((order_id, clients));
     }
+    crash_point("api", "order-kept");
     let published = means.publisher.publish(&outputs).await;
+    crash_point("api", "order-published");
     if let Err(error) = &published {
         tracing::warn!(
             orders = outputs.len(),

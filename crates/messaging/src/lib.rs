@@ -2,6 +2,7 @@
 
 mod codec;
 mod consumer;
+mod crash;
 mod error;
 mod handler;
 mod limits;
@@ -20,6 +21,7 @@ mod store;
 mod trace;
 
 pub use codec::{Damaged, decode_headers};
+pub use crash::crash_point;
 pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
 pub use handler::{Handler, HandlerFactory, Ownership, Traced, Waker};
 pub use kafka_cluster::Cluster;

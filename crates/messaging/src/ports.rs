@@ -13,7 +13,7 @@ use crate::runtime::Shared;
 use crate::store::{self, PositionKey};
 use crate::{
     ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Ownership, Parsed, Record,
-    Waker, trace,
+    Waker, crash_point, trace,
 };
 
 /// The ports of one partition.
@@ -142,6 +142,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
         let pool = self.shared.config.pool.clone();
         let position =
             store::raise_epoch(&pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
+        crash_point(&self.key.group, "epoch-raised");
         // Only now: from here on nobody else moves the position, so the log can only be longer than it needs to be.
         let facts = self.ask_log().await?;
         let (topic, partition) = (&self.key.topic, self.key.partition);
@@ -161,6 +162,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
             inherited = inherited.len(),
             "partition taken over"
         );
+        crash_point(&self.key.group, "taken-over");
         Ok(TakenOver { epoch: position.epoch, next: position.stored.next, inherited, parked, recorded })
     }
 
@@ -173,6 +175,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
             waker: self.waker.clone(),
         };
         self.handler = Some(self.shared.factory.take_over(ownership).await.map_err(rolled_back)?);
+        crash_point(&self.key.group, "begun");
         Ok(())
     }
 
@@ -186,6 +189,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
         let (started, began) = (Instant::now(), SystemTime::now());
         let mut tx = store::begin(&self.shared.config.pool).await.map_err(database)?;
         let executed = self.execute(&mut tx, &transaction).await;
+        crash_point(&self.key.group, "before-commit");
         let result = match executed {
             Ok(outputs) => match tx.commit().await {
                 Ok(()) => Ok(outputs),
@@ -218,7 +222,9 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
 
     async fn publish(&mut self, outputs: &[Output]) -> Result<(), Failure> {
         let started = Instant::now();
+        crash_point(&self.key.group, "before-publish");
         let published = self.shared.publisher.publish(outputs).await;
+        crash_point(&self.key.group, "published");
         published.map_err(|error| rolled_back(HandlerError::transient(error)))?;
         let seconds = started.elapsed().as_secs_f64();
         self.shared.metrics.publish_seconds.with_label_values(&self.labels()).observe(seconds);

@@ -19,7 +19,7 @@ use crate::ports::PgPorts;
 use crate::reader::LogReader;
 use crate::status::PartitionStatus;
 use crate::store::PositionKey;
-use crate::{HandlerFactory, Limits, Metrics, Publisher, RunError, Status, Waker};
+use crate::{HandlerFactory, Limits, Metrics, Publisher, RunError, Status, Waker, crash_point};
 
 /// One consumer: a group on one topic, with its position in one database.
 #[derive(Debug, Clone)]
@@ -226,6 +226,7 @@ async fn own<F: HandlerFactory>(
     let mut heard = Instant::now();
     loop {
         if stop.is_cancelled() {
+            crash_point(&shared.config.group, "stopping");
             drain(owner, shared.config.limits.drain).await;
             return Ok(());
         }

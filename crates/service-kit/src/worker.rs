@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
-use messaging::{Cluster, ConsumerConfig, HandlerFactory, Metrics, Publisher, Status};
+use messaging::{Cluster, ConsumerConfig, HandlerFactory, Metrics, Publisher, Status, crash_point};
 use prometheus::Registry;
 use sqlx::PgPool;
 use sqlx::migrate::Migrator;
@@ -69,6 +69,7 @@ impl Worker {
             return Ok(None);
         }
         messaging::migrate(&pool).await.context("the runtime's tables can't be made")?;
+        crash_point(config.name, "migrating");
         config.migrations.run(&pool).await.context("the database can't be migrated")?;
 
         let publisher = Publisher::new(&config.cluster, config.name)?;

@@ -1,0 +1,154 @@
+//! Every fault on real processes, two replicas of each service, while customers buy; after each one the system recovers by itself
+//! and the audit is clean.
+//!
+//! `make test` runs a few cells, chosen by a seed that it prints; `make chaos` runs all and writes `docs/chaos.md`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::json;
+use system_tests::{Client, System};
+
+mod faults;
+mod load;
+
+use faults::{Chaos, Fault, SERVICES};
+use load::{Load, Told};
+
+/// Recovered: an order of each of these products, placed after the fault, is paid.
+const PROBES: usize = 8;
+/// Within this time. A session times out after 6 s, a service is started again after at most 10 s.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
+/// Customers buy for so long before the fault.
+const BEFORE: Duration = Duration::from_secs(1);
+/// And at least for so many seconds in all.
+const BUSY_S: u64 = 6;
+/// Units of each product: more than all customers get.
+const STOCK: u32 = 1_000_000;
+/// Cells that `make test` runs.
+const FEW: usize = 4;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// What came of a cell.
+struct Row {
+    name: String,
+    orders: usize,
+    recovered: Duration,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn x2_whatever_fails_is_recovered_from_without_a_loss_a_double_or_an_oversell() {
+    let seed = variable("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let count = variable("CHAOS_CELLS").map_or(FEW, |count| usize::try_from(count).unwrap());
+    let cells = faults::selection(seed, count);
+    println!("CHAOS_SEED={seed}: {} of {} cells", cells.len(), faults::matrix().len());
+
+    let folder = testkit::fresh_folder("chaos");
+    let asked = folder.display().to_string();
+    let mut options = vec!["--separate", "--set", "charge_within=10s", "--set", "pay_within=10s"];
+    let replicas = SERVICES.map(|service| format!("{service}=2"));
+    options.extend(replicas.iter().flat_map(|replicas| ["--replicas", replicas]));
+    let mut system = System::up_with("chaos", &options, &[("FIRSTCOME_CRASH_DIR", &asked)]).await;
+    let admin = system.admin();
+    let unlimited = json!({"limit_per_customer": null});
+    let skus = join_all((0..PROBES).map(|_| admin.new_product(STOCK, &unlimited))).await;
+    let customers: Vec<Client> = (0..48).map(|_| system.customer()).collect();
+    let told = Arc::new(Told::default());
+
+    let mut rows = Vec::new();
+    for (name, fault) in cells {
+        let chaos = Chaos { system: &system, folder: folder.clone(), hot_sku: skus[0].clone() };
+        let before = told.accepted.lock().await.len();
+        let recovered = cell(&chaos, fault, &customers, &skus, &told).await;
+        let orders = told.accepted.lock().await.len() - before;
+        println!("{name}: {orders} orders, recovered after {:.1} s", recovered.as_secs_f64());
+        rows.push(Row { name, orders, recovered });
+    }
+    system.ready_again().await;
+    system.audited().await;
+    no_order_is_missing(&system, &told).await;
+    println!("answers by status: {:?}", told.answers.lock().await);
+    if let Ok(file) = std::env::var("CHAOS_TABLE") {
+        std::fs::write(file, table(&rows, seed)).unwrap();
+    }
+    system.down().await;
+}
+
+/// Customers buy, the fault strikes, orders placed from then on are paid, customers rest, the audit is clean; returns how long the recovery took.
+async fn cell(
+    chaos: &Chaos<'_>,
+    fault: Fault,
+    customers: &[Client],
+    skus: &[String],
+    told: &Arc<Told>,
+) -> Duration {
+    let began = Instant::now();
+    let load = Load::start(chaos.system, customers, skus, told);
+    tokio::time::sleep(BEFORE).await;
+    chaos.strike(fault).await;
+    let struck = Instant::now();
+    join_all(skus.iter().zip(customers).map(|(sku, customer)| paid(chaos.system, customer, sku))).await;
+    let recovered = struck.elapsed();
+    let busy = Duration::from_secs(variable("CHAOS_BUSY_S").unwrap_or(BUSY_S));
+    tokio::time::sleep(busy.saturating_sub(began.elapsed())).await;
+    load.end().await;
+    if matches!(fault, Fault::Poison { .. }) {
+        chaos.discard().await;
+    }
+    chaos.system.audited_databases().await;
+    assert_eq!(chaos.parked(), 0, "something is set aside");
+    recovered
+}
+
+/// An order is placed, at any node, and paid.
+async fn paid(system: &System, customer: &Client, sku: &str) {
+    let key = uuid::Uuid::new_v4().to_string();
+    let body = system_tests::order_body(&[(sku, 1)], Some("tok_approve"));
+    let mut node = 0;
+    testkit::eventually(RECOVERED_WITHIN, "a new order is paid", async || {
+        node += 1;
+        let request = customer.at(node % system.apis().len()).request(reqwest::Method::POST, "/v1/orders");
+        let request = request.header("idempotency-key", &key).header("prefer", "wait=5").json(&body);
+        match Client::try_send(request).await {
+            Ok(answer) if answer.body["state"] == "PAID" => Ok(()),
+            Ok(answer) => Err(answer.body.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+}
+
+/// Whatever was answered with `202` is there.
+async fn no_order_is_missing(system: &System, told: &Told) {
+    let accepted = told.accepted.lock().await.clone();
+    let database = system.database("api").await;
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM orders WHERE order_id = ANY($1)")
+        .bind(&accepted)
+        .fetch_one(&database)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(found).unwrap(), accepted.len());
+    println!("{} orders were accepted, and all are there", accepted.len());
+}
+
+fn table(rows: &[Row], seed: u64) -> String {
+    let orders: usize = rows.iter().map(|row| row.orders).sum();
+    let mut text = format!(
+        "# Chaos\n\nWritten by `make chaos` (seed {seed}): real processes, two replicas of each service, {} cells, {orders} orders placed\n\
+         meanwhile. After each cell the audit was clean and nothing was set aside; at the end every accepted order was there, and\n\
+         `sagactl replay --all` found no drift. Nothing was started by hand.\n\n\
+         Recovered: from the end of the fault until {PROBES} new orders of {PROBES} products were paid.\n\n\
+         | Fault | Orders | Recovered after |\n|---|---|---|\n",
+        rows.len()
+    );
+    for row in rows {
+        writeln!(text, "| {} | {} | {:.1} s |", row.name, row.orders, row.recovered.as_secs_f64()).unwrap();
+    }
+    text
+}
