@@ -360,7 +360,7 @@ impl Start<'_> {
         let pool = self.node.projection_pool.clone();
         let mut config = ConsumerConfig::new(self.settings.cluster(), &group, topic.name(), pool);
         config.instance_id.clone_from(&self.settings.instance_id);
-        config.limits = limits;
+        config.limits = Limits { parked_records: self.settings.parked_records, ..limits };
         config.tracer.clone_from(&self.node.tracer);
         let running = messaging::run(
             config,

@@ -58,6 +58,9 @@ pub struct Settings {
     /// Name of this node, if a restart keeps it: it gets its partitions back at once.
     #[serde(default)]
     pub instance_id: Option<String>,
+    /// Records of a partition that may be set aside; with one more the partition stands still.
+    #[serde(default = "parked_records")]
+    pub parked_records: usize,
     /// How long after its arrival an order may reach the log, milliseconds.
     #[serde(default = "publish_within_ms")]
     pub publish_within_ms: u64,
@@ -104,6 +107,10 @@ fn admin_listen() -> SocketAddr {
 
 fn redis_urls() -> Vec<String> {
     vec!["redis://127.0.0.1:6379/".to_owned()]
+}
+
+const fn parked_records() -> usize {
+    messaging::PARKED_RECORDS
 }
 
 const fn request_connections() -> u32 {

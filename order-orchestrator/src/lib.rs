@@ -54,6 +54,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         database_connections: settings.database_connections,
         admin_listen: settings.admin_listen,
         instance_id: settings.instance_id.clone(),
+        parked_records: settings.parked_records,
         migrations: &MIGRATIONS,
     };
     let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };

@@ -31,6 +31,9 @@ pub struct Settings {
     /// Static member id of the consumer group.
     #[serde(default)]
     pub instance_id: Option<String>,
+    /// Records of a partition that may be set aside; with one more the partition stands still.
+    #[serde(default = "parked_records")]
+    pub parked_records: usize,
     /// Bounds on provider calls.
     #[serde(default)]
     pub calls: CallSettings,
@@ -135,6 +138,10 @@ pub struct HttpSettings {
     /// How long it stays open before one call tries again.
     #[serde(default = "default_breaker_open_ms")]
     pub breaker_open_ms: u64,
+}
+
+const fn parked_records() -> usize {
+    messaging::PARKED_RECORDS
 }
 
 const fn default_connections() -> u32 {

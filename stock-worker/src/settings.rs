@@ -28,6 +28,9 @@ pub struct Settings {
     /// Static member id of the consumer group.
     #[serde(default)]
     pub instance_id: Option<String>,
+    /// Records of a partition that may be set aside; with one more the partition stands still.
+    #[serde(default = "parked_records")]
+    pub parked_records: usize,
 }
 
 impl Settings {
@@ -36,6 +39,10 @@ impl Settings {
     pub fn cluster(&self) -> Cluster {
         Cluster::new(&self.brokers, &self.kafka_security)
     }
+}
+
+const fn parked_records() -> usize {
+    messaging::PARKED_RECORDS
 }
 
 const fn default_connections() -> u32 {

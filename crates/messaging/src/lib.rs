@@ -25,7 +25,7 @@ pub use crash::crash_point;
 pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
 pub use handler::{Handler, HandlerFactory, Ownership, Traced, Waker};
 pub use kafka_cluster::Cluster;
-pub use limits::Limits;
+pub use limits::{Limits, PARKED_RECORDS};
 pub use metrics::Metrics;
 pub use parking::{ParkCause, Parking, Parsed, RecordedParkings, dead_letter, record_parking};
 pub use publisher::Publisher;

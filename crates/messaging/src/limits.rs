@@ -5,6 +5,9 @@ use std::time::Duration;
 use kafka_cluster::Cluster;
 use rdkafka::error::KafkaError;
 
+/// Records of a partition that may be set aside, unless settings say otherwise.
+pub const PARKED_RECORDS: usize = 100_000;
+
 /// Limits of one consumer. The defaults are meant for production.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -18,6 +21,9 @@ pub struct Limits {
     pub inbox_bytes: usize,
     /// Largest output, key and headers included. Must be below the topics' `max.message.bytes` (1 MiB).
     pub output_bytes: usize,
+    /// Records of a partition that may be set aside. With one more the partition stands still: most likely this build is wrong,
+    /// not that many records. What is behind waits in the log.
+    pub parked_records: usize,
     /// Transactions a partition may do at once after quiet.
     pub pace_burst: u32,
     /// Transactions a partition may do per second under steady load; what arrives meanwhile joins the next batch.
@@ -48,6 +54,7 @@ impl Default for Limits {
             inbox_records: 10_000,
             inbox_bytes: 16 << 20,
             output_bytes: 1_000_000,
+            parked_records: PARKED_RECORDS,
             pace_burst: 8,
             pace_per_second: 250,
             rest: 0,

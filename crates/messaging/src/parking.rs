@@ -146,6 +146,7 @@ impl Parking {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ParkedKeys {
     keys: BTreeMap<ParkingKey, BTreeSet<Offset>>,
+    records: usize,
 }
 
 impl ParkedKeys {
@@ -157,17 +158,24 @@ impl ParkedKeys {
         self.keys.len()
     }
 
+    /// How many records they are.
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
     pub(crate) fn contains(&self, key: &ParkingKey) -> bool {
         self.keys.contains_key(key)
     }
 
     pub(crate) fn add(&mut self, key: ParkingKey, offset: Offset) {
-        self.keys.entry(key).or_default().insert(offset);
+        self.records += usize::from(self.keys.entry(key).or_default().insert(offset));
     }
 
     pub(crate) fn remove(&mut self, key: &ParkingKey, offsets: &[Offset]) {
         if let Some(parked) = self.keys.get_mut(key) {
+            let before = parked.len();
             parked.retain(|offset| !offsets.contains(offset));
+            self.records -= before - parked.len();
             if parked.is_empty() {
                 self.keys.remove(key);
             }
@@ -262,5 +270,6 @@ mod tests {
         assert!(parked.contains(&key("a")), "9 is still parked");
         parked.remove(&key("a"), &[Offset(9)]);
         assert!(parked.is_empty());
+        assert_eq!(parked.records(), 0);
     }
 }

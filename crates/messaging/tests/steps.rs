@@ -160,8 +160,17 @@ impl Ports for Virtual {
 }
 
 fn owner(world: &Arc<Mutex<World>>) -> Owner<Virtual> {
-    let limits =
-        Limits { batch_records: 4, pace_burst: 1_000_000, pace_per_second: 1_000_000, ..Limits::default() };
+    limited_owner(world, messaging::PARKED_RECORDS)
+}
+
+fn limited_owner(world: &Arc<Mutex<World>>, parked_records: usize) -> Owner<Virtual> {
+    let limits = Limits {
+        batch_records: 4,
+        parked_records,
+        pace_burst: 1_000_000,
+        pace_per_second: 1_000_000,
+        ..Limits::default()
+    };
     Owner::new(Virtual { world: Arc::clone(world), cursor: None }, limits)
 }
 
@@ -206,6 +215,29 @@ fn an_owner_whose_own_work_contradicts_the_database_takes_over_again() {
     (11..15).for_each(|turn| drop(step(&mut owners[0], turn)));
     assert_eq!(world.lock().unwrap().epoch, 3);
     assert!(matches!(step(&mut owners[0], 20), Stepped::Idle(_)));
+}
+
+#[test]
+fn with_as_many_records_parked_as_may_be_the_partition_stands_still_until_a_build_can_read_on() {
+    let broken = |offset| record(offset, u8::try_from(offset).unwrap(), (1..6).contains(&offset));
+    let world = Arc::new(Mutex::new(World { log: (0..8).map(broken).collect(), ..World::default() }));
+    let limited = || limited_owner(&world, 3);
+    let mut first = limited();
+    (0..50).for_each(|turn| drop(step(&mut first, turn)));
+    assert!(matches!(step(&mut first, 50), Stepped::BackOff(_)));
+    let state = |world: &World| (world.next, world.parked.len(), world.applied.clone());
+    assert_eq!(state(&world.lock().unwrap()), (4, 3, vec![0]), "nothing behind it was touched");
+    // The same build again: no change.
+    let mut second = limited();
+    (100..150).for_each(|turn| drop(step(&mut second, turn)));
+    assert_eq!(state(&world.lock().unwrap()), (4, 3, vec![0]));
+    // One that knows the message.
+    for record in &mut world.lock().unwrap().log {
+        record.value = b"fine".to_vec();
+    }
+    let mut better = limited();
+    (200..250).for_each(|turn| drop(step(&mut better, turn)));
+    assert_eq!(state(&world.lock().unwrap()), (8, 3, vec![0, 4, 5, 6, 7]));
 }
 
 proptest! {

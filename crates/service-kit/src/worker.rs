@@ -29,6 +29,8 @@ pub struct WorkerConfig<'a> {
     pub admin_listen: SocketAddr,
     /// Static member id of the consumer group.
     pub instance_id: Option<String>,
+    /// Records of a partition that may be set aside.
+    pub parked_records: usize,
     /// The service's own tables.
     pub migrations: &'static Migrator,
 }
@@ -76,6 +78,7 @@ impl Worker {
         let tracer = Tracer::from_env(config.name, registry)?;
         let mut consumer = ConsumerConfig::new(config.cluster, config.name, config.topic, pool.clone());
         consumer.instance_id = config.instance_id;
+        consumer.limits.parked_records = config.parked_records;
         consumer.tracer.clone_from(&tracer);
         Ok(Some(Self { tracer, pool, publisher, consumer, metrics, status }))
     }

@@ -73,6 +73,7 @@ impl World {
         let settings = Settings {
             brokers: self.brokers.clone(),
             kafka_security: Default::default(),
+            parked_records: messaging::PARKED_RECORDS,
             database_url: self.database_url.clone(),
             database_connections: 4,
             admin_listen: ([127, 0, 0, 1], 0).into(),

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// A consumer's session times out after 6 s.
 const PAST_THE_SESSION: Duration = Duration::from_secs(8);
+/// In every record that nobody can read; such a one is not published again.
+const POISON: &str = "poison";
 /// Records per partition that are published a second time.
 const AGAIN: i64 = 500;
 
@@ -264,6 +266,9 @@ impl Chaos<'_> {
             for partition in 0..reader.partitions(topic.name()).unwrap() {
                 let (low, high) = reader.bounds(topic.name(), partition).unwrap();
                 let each = |record: messaging::Record| {
+                    if record.value.windows(POISON.len()).any(|part| part == POISON.as_bytes()) {
+                        return;
+                    }
                     let output = Output::raw(topic.name(), "", record.value);
                     let output = output.with_key(record.key.unwrap_or_default());
                     let headers = record.headers.into_iter();
@@ -286,7 +291,7 @@ impl Chaos<'_> {
         };
         let envelope = |name: &str, version: u32| {
             json!({"message_id": Uuid::new_v4(), "type": name, "version": version, "order_id": Uuid::new_v4(),
-                "occurred_at": "2026-11-26T00:00:00.000Z", "data": {}})
+                "occurred_at": "2026-11-26T00:00:00.000Z", "data": {"is": POISON}})
             .to_string()
         };
         let known = match topic {
@@ -295,10 +300,10 @@ impl Chaos<'_> {
             _ => "PlaceOrder",
         };
         let value = match kind {
-            Poison::Broken | Poison::Keyless => "{\"message_id\": poison".to_owned(),
+            Poison::Broken | Poison::Keyless => format!("{{\"message_id\": {POISON}"),
             Poison::UnknownType => envelope("PaintOrder", 1),
             Poison::FutureVersion => envelope(known, 99),
-            Poison::Large => "x".repeat(1_000_000),
+            Poison::Large => POISON.repeat(1_000_000 / POISON.len()),
         };
         let output = Output::raw(topic.name(), key, value.into_bytes()).parking_key(Uuid::new_v4());
         if kind == Poison::Keyless {

@@ -64,6 +64,7 @@ async fn x2_whatever_fails_is_recovered_from_without_a_loss_a_double_or_an_overs
     let mut rows = Vec::new();
     for (name, fault) in cells {
         let chaos = Chaos { system: &system, folder: folder.clone(), hot_sku: skus[0].clone() };
+        eprintln!("{name} ...");
         let before = told.accepted.lock().await.len();
         let recovered = cell(&chaos, fault, &customers, &skus, &told).await;
         let orders = told.accepted.lock().await.len() - before;

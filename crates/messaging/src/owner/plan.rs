@@ -22,6 +22,9 @@ impl<P: Ports> Owner<P> {
         }
         let log_id = self.log_id();
         let Some(plan) = self.plan() else { return Stepped::Progress };
+        if plan.handle.is_empty() && plan.park.is_empty() && !self.queue.is_empty() {
+            return self.stand_still();
+        }
         let Some(owned) = self.owned.as_ref() else { return Stepped::Progress };
         let transaction = Transaction {
             row: OutboxRow { epoch: owned.epoch, seq: owned.next_seq },
@@ -62,6 +65,9 @@ impl<P: Ports> Owner<P> {
                 break;
             }
             let cause = self.park_cause(slot, &newly_parked);
+            if cause.is_some() && self.has_no_room(newly_parked.records()) {
+                break;
+            }
             let Some(slot) = self.queue.pop_front() else { break };
             plan.next = slot.record.offset.next();
             match (cause, slot) {
@@ -84,6 +90,22 @@ impl<P: Ports> Owner<P> {
             }
         }
         Some(plan)
+    }
+
+    /// Whether as many records are set aside as may be, `more` among them. Of a compacted log nothing is.
+    fn has_no_room(&self, more: usize) -> bool {
+        let parked = self.owned.as_ref().map_or(0, |owned| owned.parked.records());
+        self.ports.is_contiguous() && parked + more >= self.limits.parked_records
+    }
+
+    /// The next record would be one too many: nothing moves until a build comes that can handle it, or more may be set aside.
+    fn stand_still(&mut self) -> Stepped {
+        let detail = format!(
+            "{} records are set aside, as many as may be (parked_records): the next one can't be handled either, so the partition \
+             stands still until another build or a higher limit comes",
+            self.limits.parked_records
+        );
+        self.failed(Failure::RolledBack { class: ErrorClass::Permanent, detail })
     }
 
     /// A recorded parking keeps the key it had then.
