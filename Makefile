@@ -11,7 +11,7 @@ FIRSTCOME := target/release/firstcome
 # As many open files as the system allows: every customer's connection is one.
 FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
 
-.PHONY: help setup up down reset status demo build test fuzz simulate chaos lint fmt purity schemas docs
+.PHONY: help setup up down reset status demo build test fuzz simulate chaos soak lint fmt purity schemas docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,11 +60,16 @@ fuzz: ## More than 20,000 property-based requests against the running api, in th
 simulate: ## Hundreds of thousands of seeded schedules of faults, on all cores (ARGS="--seed 4711" tells one)
 	@cargo run --release --locked --quiet -p simulation --bin simulate -- $(ARGS)
 
-chaos: ## Every fault on real processes while customers buy; writes docs/chaos.md (CHAOS_SEED, CHAOS_CELLS, CHAOS_BUSY_S)
+chaos: ## Every fault on real processes while customers buy; writes docs/chaos.md (CHAOS_SEED, CHAOS_ONLY, CHAOS_BUSY_S)
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins
-	@CHAOS_CELLS=$${CHAOS_CELLS:-1000} CHAOS_BUSY_S=$${CHAOS_BUSY_S:-15} CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
+	@CHAOS_CELLS=1000 CHAOS_BUSY_S=$${CHAOS_BUSY_S:-15} CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
 		cargo test --locked -p system-tests --test chaos -- --nocapture
+
+soak: ## Twenty minutes at half of the maximum load with a fault every 20 s (SOAK_S, CHAOS_SEED)
+	@scripts/setup.sh --test
+	@cargo build --locked --workspace --bins
+	@cargo test --locked -p system-tests --test chaos twenty_minutes -- --ignored --nocapture
 
 fmt: ## Format
 	@cargo fmt --all

@@ -9,10 +9,11 @@ use reqwest::Method;
 use system_tests::{Client, System, order_body};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Customers who buy at once.
-const BUYERS: usize = 48;
+pub(crate) const BUYERS: u32 = 48;
 /// Pause after an answer that asks for one, or after none.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How customers pay, in turn.
@@ -44,11 +45,18 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// They buy these products, the first one most of all, until [`Load::end`].
-    pub(crate) fn start(system: &System, customers: &[Client], skus: &[String], told: &Arc<Told>) -> Self {
+    /// They buy these products, the first one most of all, each of them one order `every` so often at most, until [`Load::end`].
+    pub(crate) fn start(
+        system: &System,
+        customers: &[Client],
+        skus: &[String],
+        told: &Arc<Told>,
+        every: Duration,
+    ) -> Self {
         let (stop, mut buyers) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
         let nodes = system.apis().len();
         for number in 0..BUYERS {
+            let number = usize::try_from(number).unwrap();
             let customer = customers[number % customers.len()].clone();
             let (skus, told, stop) = (skus.to_vec(), Arc::clone(told), Arc::clone(&stop));
             buyers.spawn(async move {
@@ -56,7 +64,9 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     turn += 1;
                     let sku = if turn % 2 == 0 { &skus[0] } else { &skus[turn % skus.len()] };
+                    let next = Instant::now() + every;
                     buy(&customer, sku, METHODS[turn % METHODS.len()], nodes, &told, &stop).await;
+                    tokio::time::sleep_until(next).await;
                 }
             });
         }
