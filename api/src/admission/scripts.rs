@@ -307,3 +307,6 @@ pub(super) async fn look(
     let count = Count { generation: generation.clone(), version, granted, issued, voided, open };
     Ok(Some(Look { count, overdue }))
 }
+
+#[cfg(test)]
+mod tests;

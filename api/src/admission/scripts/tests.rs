@@ -1,0 +1,75 @@
+//! The door's decision at any instant, in a real Redis.
+
+use domain_types::{CustomerId, OrderId, Sku, Timestamp};
+use schemas::{DailySale, Sale, StockLevel};
+use uuid::Uuid;
+
+use super::{Admitted, Asking, Told, admit, feed};
+use crate::redis::Redis;
+
+const GOLDEN: &str = include_str!("../../../../schemas/golden/StockLevel.v1.json");
+
+fn at(text: &str) -> Timestamp {
+    serde_json::from_value(text.into()).unwrap()
+}
+
+/// A hundred units that are sold from 14:00 to 15:00 in that place.
+fn level(zone: &str) -> StockLevel {
+    let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+    let mut level: StockLevel = serde_json::from_value(golden["data"].clone()).unwrap();
+    level.sku = Sku::new(testkit::unique("SKU", '-').to_uppercase()).unwrap();
+    (level.available, level.granted) = (100, 100);
+    level.product.limit_per_customer = None;
+    let daily = DailySale { opens: "14:00".into(), closes: "15:00".into(), time_zone: zone.into() };
+    level.product.sale = Some(Sale { opens_at: None, closes_at: None, daily: Some(daily) });
+    level
+}
+
+/// What somebody new is told there and then.
+async fn ask(redis: &Redis, sku: &Sku, now: Timestamp) -> Admitted {
+    let asking = Asking {
+        sku,
+        units: 1,
+        order_id: OrderId(Uuid::new_v4()),
+        customer_id: CustomerId(Uuid::new_v4()),
+        request: Uuid::new_v4(),
+        fingerprint: "",
+        deadline: now,
+    };
+    let mut told = Told::default();
+    loop {
+        match admit(redis, &asking, now, &told).await.unwrap() {
+            Admitted::NeedsWindow(window) => told.judge(&window, now),
+            answer => return answer,
+        }
+    }
+}
+
+#[tokio::test]
+async fn c2_a_daily_sale_opens_by_the_clock_on_the_wall_also_when_that_is_changed() {
+    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
+    // The days before and after each change of the clocks, and the hour in UTC in which the sale is on.
+    for (zone, days) in [
+        ("Asia/Seoul", [("2026-03-28", 5), ("2026-03-29", 5), ("2026-10-24", 5), ("2026-10-25", 5)]),
+        ("Europe/Berlin", [("2026-03-28", 13), ("2026-03-29", 12), ("2026-10-24", 12), ("2026-10-25", 13)]),
+        (
+            "America/New_York",
+            [("2026-03-07", 19), ("2026-03-08", 18), ("2026-10-31", 18), ("2026-11-01", 19)],
+        ),
+    ] {
+        let level = level(zone);
+        feed(&redis, &level, at("2026-03-01T00:00:00.000Z"), None).await.unwrap();
+        for (day, hour) in days {
+            let told = async |time: String| ask(&redis, &level.sku, at(&format!("{day}T{time}Z"))).await;
+            let opens_at = Some(at(&format!("{day}T{hour:02}:00:00.000Z")));
+            let before = told(format!("{:02}:59:59.999", hour - 1)).await;
+            assert_eq!(before, Admitted::Closed { opens_at }, "{zone} {day}");
+            for time in ["00:00.000", "59:59.999"] {
+                let on = told(format!("{hour:02}:{time}")).await;
+                assert!(matches!(on, Admitted::Ticket(_)), "{zone} {day} {time}: {on:?}");
+            }
+            let after = told(format!("{:02}:00:00.000", hour + 1)).await;
+            assert!(matches!(after, Admitted::Closed { .. }), "{zone} {day}: {after:?}");
+        }
+    }
+}
