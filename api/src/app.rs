@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 
 use crate::admission::Admission;
 use crate::auth::Keys;
+use crate::database::Probe;
 use crate::edge::{self, Edge};
 use crate::http::body::MAX_BODY_BYTES;
 use crate::http::context::{self, Around};
@@ -36,12 +37,13 @@ use crate::{orders, products};
 /// Everything that waits inside has a shorter bound.
 const REQUEST_WITHIN: Duration = Duration::from_secs(45);
 /// How long a read may take before the database counts as away.
-const DATABASE_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const DATABASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) pool: PgPool,
+    pub(crate) probe: Probe,
     pub(crate) publisher: Publisher,
     pub(crate) keys: Keys,
     pub(crate) intake: Intake,
@@ -172,11 +174,9 @@ async fn ready(State(app): State<App>) -> Response {
 
 /// What this node lacks to do its work.
 async fn missing(app: &App) -> Vec<String> {
-    let database = sqlx::query("SELECT 1").execute(&app.pool);
-    let (database, broker) =
-        tokio::join!(tokio::time::timeout(DATABASE_WITHIN, database), app.publisher.reachable());
+    let (database_answers, broker) = tokio::join!(app.probe.answers(), app.publisher.reachable());
     let mut missing = Vec::new();
-    if !matches!(database, Ok(Ok(_))) {
+    if !database_answers {
         missing.push("the database does not answer".to_owned());
     }
     if let Err(away) = broker {

@@ -1,9 +1,12 @@
 //! The connections that requests use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgPool};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 /// How long a request waits for a connection.
 const ACQUIRE: Duration = Duration::from_secs(1);
@@ -11,6 +14,39 @@ const ACQUIRE: Duration = Duration::from_secs(1);
 const STATEMENT_TIMEOUT: &str = "5s";
 /// A connection that was not used for so long is tried before a request gets it: PostgreSQL may have been restarted.
 const TRY_AFTER_IDLE: Duration = Duration::from_millis(200);
+
+/// Whoever asks for readiness gets an answer this old: asking often costs nothing.
+const KNOWN_FOR: Duration = Duration::from_millis(500);
+
+/// Whether the database answers, asked once for all who want to know. Clones share what is known.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    pool: PgPool,
+    within: Duration,
+    known: Arc<Mutex<Option<(Instant, bool)>>>,
+}
+
+impl Probe {
+    /// A database that says nothing for as long as `within` does not answer.
+    pub(crate) fn new(pool: PgPool, within: Duration) -> Self {
+        Self { pool, within, known: Arc::default() }
+    }
+
+    /// Whether it answers, or did a moment ago.
+    pub(crate) async fn answers(&self) -> bool {
+        // Whoever waits here gets the answer to the question that is under way.
+        let mut known = self.known.lock().await;
+        if let Some((at, answers)) = *known
+            && at.elapsed() < KNOWN_FOR
+        {
+            return answers;
+        }
+        let asked = timeout(self.within, sqlx::query("SELECT 1").execute(&self.pool)).await;
+        let answers = matches!(asked, Ok(Ok(_)));
+        *known = Some((Instant::now(), answers));
+        answers
+    }
+}
 
 /// Makes the pool; it connects when first used.
 pub(crate) fn pool(url: &str, connections: u32) -> Result<PgPool, sqlx::Error> {

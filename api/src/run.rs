@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use traces::Tracer;
 
 use crate::admission::Admission;
-use crate::app::{App, consumers_missing, router};
+use crate::app::{App, DATABASE_WITHIN, consumers_missing, router};
 use crate::auth::{Expectations, Keys};
 use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
@@ -131,6 +131,7 @@ pub async fn run_reporting(
     let app = App {
         live: Live::new(settings.live, stop.clone(), &node.registry)?,
         pool: node.pool.clone(),
+        probe: database::Probe::new(node.pool.clone(), DATABASE_WITHIN),
         publisher: node.publisher.clone(),
         keys,
         intake,
