@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client;
-use crate::keys::Signer;
+use tool_kit::Signer;
 
 /// An order that the welcome text suggests: one of a limited good, paid at once.
 pub(crate) const FIRST_ORDER: &str =

@@ -9,10 +9,10 @@ use kafka_cluster::Security;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::duration;
 use crate::home::Home;
 use crate::overrides::Override;
 use crate::services::Replicas;
+use tool_kit::duration;
 
 /// The whole of Firstcome on one machine.
 #[derive(Debug, Parser)]

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::cli::Demo;
 use crate::client;
 use crate::endpoints::Endpoints;
-use crate::keys::Signer;
-use crate::{catalogue, console};
+use crate::{catalogue, console, keys};
+use tool_kit::Signer;
 
 use buyer::{Buyer, Outcome, Purchase};
 use report::Report;
@@ -30,7 +30,7 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) async fn run(options: &Demo) -> anyhow::Result<ExitCode> {
     let home = options.data_dir.home();
     let endpoints = Endpoints::read(&home)?;
-    let signer = Arc::new(Signer::open(&home)?);
+    let signer = Arc::new(keys::signer(&home)?);
     let client = client::new()?;
     let sku =
         format!("DEMO-{}", Uuid::new_v4().simple().to_string().to_uppercase().get(..8).unwrap_or_default());

@@ -7,7 +7,6 @@ mod console;
 mod demo;
 mod detach;
 mod down;
-mod duration;
 mod endpoints;
 mod home;
 mod keys;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use crate::duration;
+use tool_kit::duration;
 
 /// One checked setting.
 #[derive(Debug, Clone, PartialEq)]

@@ -20,7 +20,7 @@ use crate::console::Console;
 use crate::detach;
 use crate::endpoints::Endpoints;
 use crate::home::Home;
-use crate::keys::{self, Signer};
+use crate::keys;
 use crate::services::{self, Replica, Service};
 use crate::supervisor::{self, Processes};
 
@@ -106,7 +106,7 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     endpoints.write(home)?;
     if !options.no_catalogue {
         console.step("catalogue", "registering");
-        let outcome = catalogue::register(endpoints.first_api()?, &Signer::open(home)?).await?;
+        let outcome = catalogue::register(endpoints.first_api()?, &keys::signer(home)?).await?;
         console.done("catalogue", &outcome);
     }
     Ok(Running { console, stack, endpoints, services, servers })
