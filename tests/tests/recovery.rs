@@ -1,10 +1,14 @@
-//! Bad days of an operator: databases that are lost or came back from an older backup, a service that stands still.
+//! Bad days of an operator: databases that are lost or came back from an older backup, a service that stands still, a
+//! Redis that dies in the middle of a rush.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use local_stack::Signal;
+use kafka_cluster::Security;
+use local_stack::{Part, Signal};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use system_tests::{Client, SOON, System};
@@ -140,4 +144,101 @@ async fn a_payment_worker_that_stands_still_shows_as_lag_and_waiting_orders_and_
     Signal::Continue.send(pid).unwrap();
     customer.until(&order, &["PAID"]).await;
     assert_eq!(lag(&top()), 0);
+}
+
+/// How long after the last order has ended, with Redis back, the door may differ from the stock.
+const AGREES_WITHIN: Duration = Duration::from_secs(10);
+const STORM: [&str; 8] = ["sale", "--json", "--buyers", "1200", "--within", "4s", "--units", "200"];
+
+/// `load-test sale` against this system; what it reports, once everything that it checks holds.
+async fn storm(system: &System) -> Value {
+    let endpoints = system.data().join("endpoints.json");
+    let mut command = Command::new(system_tests::binary("load-test"));
+    command.arg("--endpoints").arg(endpoints).args(STORM);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&said).unwrap()
+}
+
+/// Waits until Redis runs, and fewer units of the storm's product are left than that; then `kill -9`.
+async fn kill_redis_below(system: &System, customer: &Client, units: i64) {
+    testkit::eventually(SOON, &format!("less than {units} are left"), async || {
+        let list = customer.get("/v1/products?category=load").await.expect(200);
+        let left = list["items"][0]["available"].as_i64();
+        if left.is_some_and(|left| left < units) { Ok(()) } else { Err(list.to_string()) }
+    })
+    .await;
+    redis_runs(system).await;
+    system.signal_part(Part::Redis, Signal::Kill);
+}
+
+async fn redis_runs(system: &System) {
+    let redis = system.endpoints()["redis"].as_str().unwrap().to_owned();
+    testkit::eventually(SOON, "redis runs", async || {
+        local_stack::probe(Part::Redis, &redis, &Security::default()).await
+    })
+    .await;
+}
+
+/// The door agrees with the stock of a product that is sold out: it says so by itself, at every node; and of units that come
+/// later it lets in exactly as many.
+async fn door_agrees(system: &System, admin: &Client, sku: &str) {
+    const MORE: usize = 5;
+    let began = Instant::now();
+    let left = || AGREES_WITHIN.saturating_sub(began.elapsed());
+    testkit::eventually(left(), "every node's door is shut", async || {
+        for node in 0..2 {
+            let customer = system.customer().at(node);
+            let answer = customer.order(sku, 1, Some("tok_approve")).await;
+            if answer.body["code"] != "sold_out" {
+                if let Some(order) = answer.body["id"].as_str() {
+                    customer.until(order, &["REJECTED"]).await;
+                }
+                return Err(answer.body.to_string());
+            }
+        }
+        Ok(())
+    })
+    .await;
+    let restock = admin
+        .request(Method::POST, &format!("/v1/admin/products/{sku}/restock"))
+        .header("idempotency-key", "more")
+        .json(&json!({"quantity": MORE, "reason": "test"}));
+    admin.send(restock).await.expect(202);
+    let mut taken = Vec::new();
+    testkit::eventually(left(), "the door lets in as many as there are", async || {
+        let customer = system.customer().at(taken.len() % 2);
+        let answer = customer.order(sku, 1, Some("tok_approve")).await;
+        if answer.status == 202 {
+            taken.push((customer, answer.body["id"].as_str().unwrap().to_owned()));
+        }
+        let is_shut = answer.body["code"] == "sold_out" && taken.len() >= MORE;
+        if is_shut { Ok(()) } else { Err(format!("{} let in, then {}", taken.len(), answer.body)) }
+    })
+    .await;
+    assert_eq!(taken.len(), MORE, "nobody is let in for nothing");
+    for (customer, order) in &taken {
+        customer.until(order, &["PAID"]).await;
+    }
+}
+
+#[tokio::test]
+async fn o6_a_sold_out_storm_with_redis_killed_sells_each_unit_once_and_the_door_comes_to_agree_with_the_stock()
+ {
+    let _alone = alone().await;
+    let two = ["api=2", "order-orchestrator=2", "stock-worker=2", "payment-worker=2"];
+    let system = System::up("storm", &two.map(|two| ["--replicas", two]).concat()).await;
+    let (admin, customer) = (system.admin(), system.customer());
+    // While the door still has units to give, so that some are sold without a ticket; and when it has none.
+    let kills = async {
+        kill_redis_below(&system, &customer, 200).await;
+        kill_redis_below(&system, &customer, 1).await;
+    };
+    let (report, ()) = tokio::join!(storm(&system), kills);
+    assert_eq!((&report["sold"], &report["most_of_one_customer"]), (&json!(200), &json!(1)), "{report}");
+    assert_eq!(report["is_promised"], false, "Redis was not away long enough to matter: {report}");
+    redis_runs(&system).await;
+    door_agrees(&system, &admin, report["sku"].as_str().unwrap()).await;
+    system.audited().await;
 }
