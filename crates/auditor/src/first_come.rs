@@ -11,7 +11,7 @@ use domain_types::{Attempt, LineNumber, OrderId, Sku};
 use messaging::{Cluster, LogReader, Record, dead_letter};
 use schemas::{ControlMessage, Envelope, OrderSagaMessage, ReserveRefusal, StockCommand, Ticket, Topic};
 
-use crate::Violation;
+use crate::{Place, Violation};
 
 /// The consumer group that applies `stock-commands`.
 const STOCK_WORKER: &str = "stock-worker";
@@ -113,12 +113,13 @@ pub struct Walk {
     refused: HashMap<Sku, (u32, OrderId)>,
     seen: HashSet<(OrderId, LineNumber)>,
     withdrawn: HashSet<Sku>,
-    sold_out: HashSet<(OrderId, LineNumber)>,
+    /// With where each reserve was applied.
+    sold_out: HashMap<(OrderId, LineNumber), Place>,
 }
 
 impl Walk {
-    /// The next command; `at` is where it stands, for people.
-    pub fn command(&mut self, orders: &Orders, command: &Envelope<StockCommand>, at: &str) {
+    /// The next command; `at` is where it was applied.
+    pub fn command(&mut self, orders: &Orders, command: &Envelope<StockCommand>, at: Place) {
         match &command.message {
             StockCommand::ReserveStock(reserve) => {
                 let Some(order) = command.order_id else { return };
@@ -129,7 +130,7 @@ impl Walk {
                 let units = reserve.quantity.get();
                 if orders.refused.get(&step) == Some(&ReserveRefusal::SoldOut) {
                     self.found.reserves += 1;
-                    self.sold_out.insert((order, reserve.line));
+                    self.sold_out.insert((order, reserve.line), at);
                     let least = self.refused.entry(reserve.sku.clone()).or_insert((units, order));
                     if units < least.0 {
                         *least = (units, order);
@@ -140,13 +141,12 @@ impl Walk {
                         && *refused <= units
                     {
                         let sku = &reserve.sku;
-                        self.found.violations.push(Violation {
-                            rule: "first_come",
-                            detail: format!(
-                                "{sku}: order {before} was refused {refused} units as sold out, and order {order} was then \
-                                 granted {units} ({at})"
-                            ),
-                        });
+                        let detail = format!(
+                            "{sku}: order {before} was refused {refused} units as sold out, and order {order} was then \
+                             granted {units} ({at})"
+                        );
+                        let found = Violation::new("first_come", detail).of_order(order.uuid());
+                        self.found.violations.push(found.of_sku(sku.to_string()).at(at));
                     }
                 }
             }
@@ -185,14 +185,13 @@ impl Walk {
             for (order, line, ticket) in lines {
                 let Some(ticket) = ticket else { continue };
                 self.found.tickets += 1;
-                if self.sold_out.contains(&(*order, *line)) {
-                    self.found.violations.push(Violation {
-                        rule: "ticket",
-                        detail: format!(
-                            "{sku}: order {order} had ticket {} and was refused as sold out",
-                            ticket.number
-                        ),
-                    });
+                if let Some(at) = self.sold_out.get(&(*order, *line)) {
+                    let number = ticket.number;
+                    let detail = format!(
+                        "{sku}: order {order} had ticket {number} and was refused as sold out ({at})"
+                    );
+                    let found = Violation::new("ticket", detail).of_order(order.uuid());
+                    self.found.violations.push(found.of_sku(sku.to_string()).at(*at));
                 }
             }
         }
@@ -216,16 +215,16 @@ pub fn check_logs(cluster: impl Into<Cluster>) -> Result<FirstCome, LogError> {
         }
         Ok(())
     })?;
-    let parked = parked(reader)?;
+    let parked = parked(reader, STOCK_WORKER, Topic::StockCommands)?;
     let mut walk = Walk::default();
     let mut aside: HashMap<(i32, i64), Envelope<StockCommand>> = HashMap::new();
     for_each(reader, Topic::StockCommands, |record| {
         let place = (record.partition, record.offset.0);
-        let at = format!("{}/{}@{}", Topic::StockCommands.name(), place.0, place.1);
+        let at = Place { topic: Topic::StockCommands.name(), partition: place.0, offset: place.1 };
         if record.is_control() {
             for offset in redriven(&record) {
                 if let Some(command) = aside.remove(&(record.partition, offset)) {
-                    walk.command(&orders, &command, &at);
+                    walk.command(&orders, &command, at);
                 }
             }
             return Ok(());
@@ -234,7 +233,7 @@ pub fn check_logs(cluster: impl Into<Cluster>) -> Result<FirstCome, LogError> {
             Ok(command) if parked.contains(&place) => {
                 aside.insert(place, command);
             }
-            Ok(command) => walk.command(&orders, &command, &at),
+            Ok(command) => walk.command(&orders, &command, at),
             Err(_) if parked.contains(&place) => {}
             Err(error) => {
                 let topic = Topic::StockCommands.name();
@@ -257,13 +256,13 @@ fn redriven(record: &Record) -> Vec<i64> {
     }
 }
 
-/// What the stock worker set aside.
-fn parked(reader: &LogReader) -> Result<HashSet<(i32, i64)>, LogError> {
+/// What a consumer group set aside of a topic.
+fn parked(reader: &LogReader, group: &str, topic: Topic) -> Result<HashSet<(i32, i64)>, LogError> {
     let mut parked = HashSet::new();
     for_each(reader, Topic::DeadLetters, |letter| {
         let text = |name| letter.header(name).and_then(|value| std::str::from_utf8(value).ok());
-        if text(dead_letter::GROUP) == Some(STOCK_WORKER)
-            && text(dead_letter::TOPIC) == Some(Topic::StockCommands.name())
+        if text(dead_letter::GROUP) == Some(group)
+            && text(dead_letter::TOPIC) == Some(topic.name())
             && let Some(partition) = text(dead_letter::PARTITION).and_then(|text| text.parse().ok())
             && let Some(offset) = text(dead_letter::OFFSET).and_then(|text| text.parse().ok())
         {

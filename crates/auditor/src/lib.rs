@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 
 use messaging::GroupPosition;
 use schemas::OrderState;
@@ -10,9 +9,14 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 pub mod first_come;
+mod money;
+mod stock;
 mod store;
+mod violation;
 
-use store::{Charge, Hold, Item, Order};
+use store::{Hold, Item, Order, Product};
+
+pub use violation::{Place, Violation};
 
 /// The services' databases; each may be several.
 #[derive(Debug, Clone)]
@@ -23,31 +27,6 @@ pub struct Databases {
     pub payment: Vec<PgPool>,
     /// The api's.
     pub api: PgPool,
-}
-
-/// Something that must not be, or must not stay.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Violation {
-    /// The rule, one word.
-    pub rule: &'static str,
-    /// What breaks it.
-    pub detail: String,
-}
-
-impl Violation {
-    /// Whether it was seen in one snapshot of one database, and so is wrong however much is under way.
-    pub fn rests_on_one_database(&self) -> bool {
-        matches!(
-            self.rule,
-            "units_conserved" | "item_is_sum_of_holds" | "version_counts_entries" | "charged_once"
-        )
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.rule, self.detail)
-    }
 }
 
 /// What an audit found.
@@ -91,12 +70,12 @@ impl Report {
         self.violations.is_empty() && self.unsettled.is_empty()
     }
 
-    fn unsettled(&mut self, rule: &'static str, detail: String) {
-        self.unsettled.push(Violation { rule, detail });
+    fn unsettled(&mut self, found: Violation) {
+        self.unsettled.push(found);
     }
 
-    fn wrong(&mut self, rule: &'static str, detail: String) {
-        self.violations.push(Violation { rule, detail });
+    fn wrong(&mut self, found: Violation) {
+        self.violations.push(found);
     }
 }
 
@@ -139,177 +118,126 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     report.positions.extend(messaging::positions(&mut api).await?);
     let orders = store::orders(&mut api).await?;
     for order in orders.values() {
-        *report.orders.entry(order.state.as_str()).or_default() += 1;
-        if matches!(keeps(order.state), Keeps::OnItsWay) {
-            report.unsettled("on_its_way", format!("order {} is {}", order.id, order.state.as_str()));
-        }
-        if order.settled_by_hand {
-            report.settled_by_hand.push(order.id);
-        }
+        check_order(&mut report, order);
     }
     for id in store::acknowledged(&mut api).await? {
         if !orders.contains_key(&id) {
-            report.unsettled("not_projected", format!("order {id} is acknowledged and not projected"));
+            let detail = format!("order {id} is acknowledged and not projected");
+            report.unsettled(Violation::new("not_projected", detail).of_order(id));
         }
     }
+    let products = store::products(&mut api).await?;
     drop(api);
-    let mut holds = Vec::new();
+    let (mut all_holds, mut all_items) = (Vec::new(), Vec::new());
     for pool in &databases.stock {
-        let mut stock = messaging::snapshot(pool).await?;
-        report.positions.extend(messaging::positions(&mut stock).await?);
-        let found = store::holds(&mut stock).await?;
-        let items = store::items(&mut stock).await?;
-        check_items(&mut report, &items, &found, &store::ledger_entries(&mut stock).await?);
-        holds.extend(found);
+        let mut connection = messaging::snapshot(pool).await?;
+        report.positions.extend(messaging::positions(&mut connection).await?);
+        let (holds, items) = (store::holds(&mut connection).await?, store::items(&mut connection).await?);
+        stock::check(&mut report, &items, &holds, &store::ledger(&mut connection).await?);
+        all_holds.extend(holds);
+        all_items.extend(items);
     }
-    check_holds(&mut report, &orders, &holds);
-    let mut charges = Vec::new();
+    check_holds(&mut report, &orders, &all_holds);
+    check_products(&mut report, &products, &all_items);
+    let mut all_charges = Vec::new();
     for pool in &databases.payment {
-        let mut payment = messaging::snapshot(pool).await?;
-        report.positions.extend(messaging::positions(&mut payment).await?);
-        charges.extend(store::charges(&mut payment).await?);
-        check_book(&mut report, &store::book(&mut payment).await?);
+        let mut connection = messaging::snapshot(pool).await?;
+        report.positions.extend(messaging::positions(&mut connection).await?);
+        let (charges, movements) =
+            (store::charges(&mut connection).await?, store::movements(&mut connection).await?);
+        money::check(&mut report, &charges, &movements, &store::book(&mut connection).await?);
+        all_charges.extend(charges);
     }
-    check_charges(&mut report, &orders, &charges);
+    money::check_orders(&mut report, &orders, &all_charges);
     report.settled_by_hand.sort_unstable();
     Ok(report)
 }
 
-fn check_items(report: &mut Report, items: &[Item], holds: &[Hold], ledger: &HashMap<String, i64>) {
-    let mut sums: HashMap<&str, (i64, i64)> = HashMap::new();
-    for hold in holds {
-        let (held, sold) = sums.entry(&hold.sku).or_default();
-        match hold.status.as_str() {
-            "held" => *held += hold.quantity,
-            "sold" => *sold += hold.quantity,
-            _ => {}
-        }
+fn check_order(report: &mut Report, order: &Order) {
+    let Order { id, state, .. } = *order;
+    *report.orders.entry(state.as_str()).or_default() += 1;
+    if matches!(keeps(state), Keeps::OnItsWay) {
+        let detail = format!("order {id} is {}", state.as_str());
+        report.unsettled(Violation::new("on_its_way", detail).of_order(id));
     }
-    for item in items {
-        let (held, sold) = sums.get(item.sku.as_str()).copied().unwrap_or_default();
-        if item.initial + item.restocked != item.available + item.held + item.sold || item.available < 0 {
-            report.wrong("units_conserved", format!("{item:?}"));
-        }
-        if (item.held, item.sold) != (held, sold) {
-            report.wrong("item_is_sum_of_holds", format!("{item:?}, holds: {held} held, {sold} sold"));
-        }
-        let entries = ledger.get(&item.sku).copied().unwrap_or_default();
-        if item.version != entries {
-            report.wrong("version_counts_entries", format!("{item:?} has {entries} ledger entries"));
-        }
-        report.units.total += item.initial + item.restocked;
-        report.units.available += item.available;
-        report.units.held += item.held;
-        report.units.sold += item.sold;
+    if order.settled_by_hand {
+        report.settled_by_hand.push(id);
+    }
+    if let Some(differs) = &order.row_differs {
+        report.wrong(Violation::new("row_is_document", format!("order {id}: {differs}")).of_order(id));
     }
 }
 
 fn check_holds(report: &mut Report, orders: &HashMap<Uuid, Order>, holds: &[Hold]) {
-    let mut kept: HashMap<Uuid, i64> = HashMap::new();
+    let mut kept: HashMap<(Uuid, &str), i64> = HashMap::new();
     for hold in holds.iter().filter(|hold| matches!(hold.status.as_str(), "held" | "sold")) {
-        let Some(order) = orders.get(&hold.order_id) else {
-            report.unsettled(
-                "not_projected",
-                format!("order {} holds {} and is not projected", hold.order_id, hold.sku),
-            );
+        let id = hold.order_id;
+        let of = |rule, detail| Violation::new(rule, detail).of_order(id).of_sku(&hold.sku);
+        let Some(order) = orders.get(&id) else {
+            let detail = format!("order {id} holds {} and is not projected", hold.sku);
+            report.unsettled(of("not_projected", detail));
             continue;
         };
-        *kept.entry(order.id).or_default() += hold.quantity;
+        *kept.entry((id, &hold.sku)).or_default() += hold.quantity;
+        let state = order.state.as_str();
         match (keeps(order.state), hold.status.as_str()) {
             (Keeps::Nothing, _) => {
-                report.wrong(
-                    "no_orphan_holds",
-                    format!("order {} is {}, {hold:?}", order.id, order.state.as_str()),
-                );
+                report.wrong(of("no_orphan_holds", format!("order {id} is {state}, {hold:?}")));
             }
             (Keeps::Everything, "held") => {
-                report.unsettled(
-                    "on_its_way",
-                    format!("order {} is paid, {} not confirmed yet", order.id, hold.sku),
-                );
+                let detail = format!("order {id} is paid, {} not confirmed yet", hold.sku);
+                report.unsettled(of("on_its_way", detail));
             }
             (Keeps::Units, "sold") => {
-                report.wrong("sold_is_paid", format!("order {} is not paid, {hold:?}", order.id))
+                report.wrong(of("sold_is_paid", format!("order {id} is not paid, {hold:?}")));
             }
             (Keeps::Everything | Keeps::Units | Keeps::OnItsWay, _) => {}
         }
     }
     for order in orders.values() {
-        let units = kept.get(&order.id).copied().unwrap_or_default();
-        if matches!(keeps(order.state), Keeps::Everything | Keeps::Units) && units != order.units {
-            report.wrong(
-                "orders_keep_their_units",
-                format!(
-                    "order {} is {} with {} units and keeps {units}",
-                    order.id,
-                    order.state.as_str(),
-                    order.units
-                ),
-            );
-        }
-    }
-}
-
-fn check_charges(report: &mut Report, orders: &HashMap<Uuid, Order>, charges: &[Charge]) {
-    let mut charged = HashSet::new();
-    for charge in charges {
-        let kept = charge.state == "approved" && charge.amount > 0;
-        let Some(order) = orders.get(&charge.order_id) else {
-            report.unsettled(
-                "not_projected",
-                format!("order {} has a charge and is not projected", charge.order_id),
-            );
+        if !matches!(keeps(order.state), Keeps::Everything | Keeps::Units) {
             continue;
-        };
-        if kept {
-            charged.insert(order.id);
         }
-        match keeps(order.state) {
-            Keeps::Nothing if order.settled_by_hand => {}
-            Keeps::Nothing | Keeps::Units if kept => {
-                report.wrong(
-                    "money_conserved",
-                    format!("order {} is {}, {charge:?}", order.id, order.state.as_str()),
-                );
+        for (sku, units) in &order.lines {
+            let keeps = kept.get(&(order.id, sku.as_str())).copied().unwrap_or_default();
+            if keeps != *units {
+                let (id, state) = (order.id, order.state.as_str());
+                let detail = format!("order {id} is {state} with {units} units of {sku} and keeps {keeps}");
+                let found = Violation::new("orders_keep_their_units", detail);
+                report.wrong(found.of_order(id).of_sku(sku));
             }
-            Keeps::Everything if kept && charge.amount != order.due => {
-                report.wrong(
-                    "charged_what_is_due",
-                    format!("order {} owes {}, {charge:?}", order.id, order.due),
-                );
-            }
-            Keeps::Nothing if charge.is_open => report.unsettled("on_its_way", format!("{charge:?}")),
-            Keeps::Nothing | Keeps::Units | Keeps::Everything | Keeps::OnItsWay => {}
-        }
-    }
-    for order in orders.values() {
-        let by_hand = order.settled_by_hand;
-        if matches!(keeps(order.state), Keeps::Everything)
-            && order.due > 0
-            && !charged.contains(&order.id)
-            && !by_hand
-        {
-            report.wrong("paid_is_charged", format!("order {} is {}", order.id, order.state.as_str()));
         }
     }
 }
 
-fn check_book(report: &mut Report, book: &store::Book) {
-    report.charged += book.charged;
-    report.refunded += book.refunded;
-    for order in &book.charged_twice {
-        report.wrong("charged_once", format!("the provider's book has order {order} charged twice"));
-    }
-    if book.charged - book.refunded != book.kept_by_worker {
-        let detail = format!(
-            "the provider's book has {} charged and {} refunded, the worker keeps {}",
-            book.charged, book.refunded, book.kept_by_worker
-        );
-        // A charge whose answer is on its way is in one of the two only.
-        if book.open_charges > 0 {
-            report.unsettled("on_its_way", detail);
-        } else {
-            report.wrong("books_agree", detail);
+/// The api's products were read before the items, so that none may be ahead.
+fn check_products(report: &mut Report, products: &[Product], items: &[Item]) {
+    let shown: HashMap<&str, &Product> =
+        products.iter().map(|product| (product.sku.as_str(), product)).collect();
+    for item in items {
+        let sku = &item.sku;
+        match shown.get(sku.as_str()) {
+            Some(product) if product.version == item.version && product.available == item.available => {}
+            Some(product) if product.version >= item.version => {
+                let detail = format!("the api shows {product:?}, the stock is {item:?}");
+                report.wrong(Violation::new("product_is_item", detail).of_sku(sku));
+            }
+            Some(product) => {
+                let detail = format!(
+                    "{sku}: the api shows version {} of {} ledger entries",
+                    product.version, item.version
+                );
+                report.unsettled(Violation::new("not_projected", detail).of_sku(sku));
+            }
+            None => {
+                let detail = format!("{sku} is not projected");
+                report.unsettled(Violation::new("not_projected", detail).of_sku(sku));
+            }
         }
+    }
+    let known: HashSet<&str> = items.iter().map(|item| item.sku.as_str()).collect();
+    for product in products.iter().filter(|product| !known.contains(product.sku.as_str())) {
+        let detail = format!("the api shows {product:?}, of which there is no stock");
+        report.wrong(Violation::new("product_is_item", detail).of_sku(&product.sku));
     }
 }

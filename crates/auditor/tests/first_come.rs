@@ -1,6 +1,7 @@
 //! Good logs pass; each way of serving somebody out of turn is found.
 #![allow(clippy::unwrap_used)]
 
+use auditor::Place;
 use auditor::first_come::{FirstCome, Orders, Walk};
 use domain_types::{
     Attempt, Currency, CustomerId, LineNumber, MessageId, Money, OrderId, Quantity, RequestId, Sku, Timestamp,
@@ -114,8 +115,9 @@ fn check(steps: &[Step]) -> FirstCome {
         }
     }
     let mut walk = Walk::default();
-    for (offset, command) in commands.iter().enumerate() {
-        walk.command(&orders, command, &format!("stock-commands/0@{offset}"));
+    for (offset, command) in (0..).zip(&commands) {
+        let at = Place { topic: "stock-commands", partition: 0, offset };
+        walk.command(&orders, command, at);
     }
     walk.finish(&orders)
 }
@@ -194,6 +196,9 @@ fn o6_a_ticket_that_was_not_honoured_is_found_unless_units_were_taken_away_or_th
         [Step::Reserve(1, 1, Some((7, 1)), Said::Granted), Step::Reserve(2, 1, Some((7, 2)), Said::SoldOut)];
     let found = check(&sold_out);
     assert_eq!((rules(&found), found.tickets), (vec!["ticket"], 2));
+    let refused = found.violations.first().unwrap();
+    assert_eq!((refused.order, refused.sku.as_deref()), (Some(order(2).uuid()), Some("SHOE")));
+    assert_eq!(refused.record, Some(Place { topic: "stock-commands", partition: 0, offset: 1 }));
     let [first, second] = sold_out;
     assert_eq!(rules(&check(&[first, Step::Change(-1), second])).len(), 0);
     let lost = check(&[

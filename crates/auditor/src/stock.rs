@@ -1,0 +1,272 @@
+//! Units: each ledger is counted again, entry by entry; items and holds have to be what it leads to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use schemas::Topic;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::store::{Hold, Item, LedgerRow};
+use crate::{Place, Report, Violation};
+
+/// An order's line.
+type Line = (Uuid, i64);
+
+/// An entry of a ledger, as far as it counts units.
+#[derive(Debug, Deserialize)]
+struct Entry {
+    /// Of the command behind it.
+    offset: i64,
+    fact: Fact,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Fact {
+    ProductDefined {
+        #[serde(default)]
+        initial: Option<i64>,
+    },
+    StockChanged {
+        quantity: i64,
+    },
+    Reserved(Units),
+    Confirmed(Units),
+    Released(Units),
+    Restocked(Units),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Units {
+    order_id: Uuid,
+    line: i64,
+    units: i64,
+}
+
+/// Where a line's units are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Held,
+    Sold,
+    Released,
+    Restocked,
+}
+
+impl Stage {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Sold => "sold",
+            Self::Released => "released",
+            Self::Restocked => "restocked",
+        }
+    }
+}
+
+/// What a ledger leads to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counted {
+    initial: i64,
+    restocked: i64,
+    available: i64,
+    held: i64,
+    sold: i64,
+}
+
+impl Counted {
+    const fn is_balanced(self) -> bool {
+        self.initial + self.restocked == self.available + self.held + self.sold
+            && self.available >= 0
+            && self.held >= 0
+            && self.sold >= 0
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { initial, restocked, available, held, sold } = self;
+        write!(f, "{initial} initial, {restocked} restocked, {available} available, {held} held, {sold} sold")
+    }
+}
+
+/// The ledger of one sku, as far as it was counted.
+#[derive(Debug, Default)]
+struct Ledger {
+    counted: Counted,
+    /// The number of entries.
+    version: i64,
+    lines: HashMap<Line, (Stage, i64)>,
+}
+
+impl Ledger {
+    /// Counts one more entry; says what does not fit.
+    fn entry(&mut self, fact: &Fact) -> Option<String> {
+        self.version += 1;
+        let counted = &mut self.counted;
+        let unfit = match fact {
+            Fact::ProductDefined { initial: Some(initial) } if self.version == 1 => {
+                (counted.initial, counted.available) = (*initial, *initial);
+                None
+            }
+            _ if self.version == 1 => Some("it begins without units to begin with".to_owned()),
+            Fact::ProductDefined { initial: Some(_) } => Some("it begins a second time".to_owned()),
+            Fact::ProductDefined { initial: None } => None,
+            Fact::StockChanged { quantity } => {
+                counted.available += quantity;
+                counted.restocked += quantity;
+                None
+            }
+            Fact::Reserved(of) => {
+                counted.available -= of.units;
+                counted.held += of.units;
+                self.moved(*of, &[], Stage::Held)
+            }
+            Fact::Confirmed(of) => {
+                counted.held -= of.units;
+                counted.sold += of.units;
+                self.moved(*of, &[Stage::Held], Stage::Sold)
+            }
+            Fact::Released(of) => {
+                counted.held -= of.units;
+                counted.available += of.units;
+                self.moved(*of, &[Stage::Held], Stage::Released)
+            }
+            Fact::Restocked(of) => {
+                let was_held =
+                    self.lines.get(&(of.order_id, of.line)).map(|line| line.0) == Some(Stage::Held);
+                *(if was_held { &mut counted.held } else { &mut counted.sold }) -= of.units;
+                counted.available += of.units;
+                self.moved(*of, &[Stage::Held, Stage::Sold], Stage::Restocked)
+            }
+        };
+        let counted = self.counted;
+        unfit.or_else(|| (!counted.is_balanced()).then(|| format!("{counted} do not add up")))
+    }
+
+    /// A line's units go on, all of them; from nowhere if there is no stage to come from.
+    fn moved(&mut self, of: Units, from: &[Stage], to: Stage) -> Option<String> {
+        let before = self.lines.insert((of.order_id, of.line), (to, of.units));
+        match before {
+            None if from.is_empty() => None,
+            Some((stage, units)) if from.contains(&stage) && units == of.units => None,
+            None => Some(format!("{} units were never held", of.units)),
+            Some((stage, units)) => Some(format!("{units} units of it were {} before", stage.as_str())),
+        }
+    }
+}
+
+const fn whose(fact: &Fact) -> Option<Uuid> {
+    match fact {
+        Fact::Reserved(of) | Fact::Confirmed(of) | Fact::Released(of) | Fact::Restocked(of) => {
+            Some(of.order_id)
+        }
+        Fact::ProductDefined { .. } | Fact::StockChanged { .. } => None,
+    }
+}
+
+/// Counts the ledgers of one database again, and compares its items and holds with them.
+pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], rows: &[LedgerRow]) {
+    let mut ledgers: BTreeMap<&str, Ledger> = BTreeMap::new();
+    for row in rows {
+        recount(report, ledgers.entry(&row.sku).or_default(), row);
+    }
+    for item in items {
+        check_item(report, item, ledgers.get(item.sku.as_str()));
+    }
+    check_sums(report, items, holds);
+    for hold in holds {
+        let ledger = ledgers.get_mut(hold.sku.as_str());
+        let counted = ledger.and_then(|ledger| ledger.lines.remove(&(hold.order_id, hold.line)));
+        let has = counted.map(|(stage, units)| (stage.as_str(), units));
+        let never_held = matches!(hold.status.as_str(), "refused" | "tombstone");
+        if has != (!never_held).then_some((hold.status.as_str(), hold.quantity)) {
+            let says =
+                has.map_or("nothing of it".to_owned(), |(stage, units)| format!("{units} units {stage}"));
+            let detail =
+                format!("order {}, {hold:?}, and the ledger of {} has {says}", hold.order_id, hold.sku);
+            report
+                .wrong(Violation::new("hold_is_in_ledger", detail).of_order(hold.order_id).of_sku(&hold.sku));
+        }
+    }
+    for (sku, ledger) in ledgers {
+        for ((order, line), (stage, units)) in ledger.lines {
+            let detail = format!(
+                "the ledger of {sku} has {units} units {} for order {order}, line {line}",
+                stage.as_str()
+            );
+            let detail = format!("{detail}, which has no such hold");
+            report.wrong(Violation::new("hold_is_in_ledger", detail).of_order(order).of_sku(sku));
+        }
+    }
+}
+
+fn recount(report: &mut Report, ledger: &mut Ledger, row: &LedgerRow) {
+    let sku = &row.sku;
+    if row.first_version != ledger.version + 1 {
+        let (next, found) = (ledger.version + 1, row.first_version);
+        let detail = format!("{sku}: ledger entry {next} is to come and {found} is there");
+        report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
+    }
+    let entries: Vec<Entry> = match serde_json::from_str(&row.entries) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let detail =
+                format!("{sku}: the ledger row of entry {} can't be read: {error}", row.first_version);
+            report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
+            return;
+        }
+    };
+    for Entry { offset, fact } in &entries {
+        let Some(unfit) = ledger.entry(fact) else { continue };
+        let record =
+            Place { topic: Topic::StockCommands.name(), partition: row.partition_id, offset: *offset };
+        let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
+        let mut found = Violation::new("ledger_adds_up", "").of_sku(sku).at(record);
+        if let Some(order) = whose(fact) {
+            detail = format!("order {order}, {detail}");
+            found = found.of_order(order);
+        }
+        report.wrong(Violation { detail, ..found });
+    }
+}
+
+fn check_item(report: &mut Report, item: &Item, ledger: Option<&Ledger>) {
+    let Item { initial, restocked, available, held, sold, .. } = *item;
+    let has = Counted { initial, restocked, available, held, sold };
+    let sku = &item.sku;
+    if !has.is_balanced() {
+        report.wrong(Violation::new("units_conserved", format!("{item:?}")).of_sku(sku));
+    }
+    let (counted, entries) = ledger.map_or_else(Default::default, |ledger| (ledger.counted, ledger.version));
+    if item.version != entries {
+        let detail = format!("{item:?} has {entries} ledger entries");
+        report.wrong(Violation::new("version_counts_entries", detail).of_sku(sku));
+    } else if has != counted {
+        let detail = format!("{item:?}, its ledger leads to {counted}");
+        report.wrong(Violation::new("item_is_its_ledger", detail).of_sku(sku));
+    }
+    report.units.total += initial + restocked;
+    report.units.available += available;
+    report.units.held += held;
+    report.units.sold += sold;
+}
+
+fn check_sums(report: &mut Report, items: &[Item], holds: &[Hold]) {
+    let mut sums: HashMap<&str, (i64, i64)> = HashMap::new();
+    for hold in holds {
+        let (held, sold) = sums.entry(&hold.sku).or_default();
+        match hold.status.as_str() {
+            "held" => *held += hold.quantity,
+            "sold" => *sold += hold.quantity,
+            _ => {}
+        }
+    }
+    for item in items {
+        let (held, sold) = sums.get(item.sku.as_str()).copied().unwrap_or_default();
+        if (item.held, item.sold) != (held, sold) {
+            let detail = format!("{item:?}, holds: {held} held, {sold} sold");
+            report.wrong(Violation::new("item_is_sum_of_holds", detail).of_sku(&item.sku));
+        }
+    }
+}
