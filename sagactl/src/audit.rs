@@ -25,15 +25,18 @@ const LOOKS: u32 = 4;
 /// How long what is under way may take to arrive.
 const ARRIVES: Duration = Duration::from_secs(10);
 /// From a command to what everybody sees: each has to come as far as its topic went when the one before had.
-const WAY: [(&str, &str, Topic); 5] = [
+const WAY: [(&str, &str, Topic); 6] = [
     ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
     ("stock", stock_worker::CONSUMER_GROUP, Topic::StockCommands),
     ("payment", payment_worker::CONSUMER_GROUP, Topic::PaymentCommands),
     ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
     ("api", API_PROJECTION, Topic::OrderEvents),
+    ("api", API_PRODUCTS, Topic::StockLevels),
 ];
 /// The consumer group of the api's orders.
 const API_PROJECTION: &str = "api-order-events";
+/// The consumer group of the api's products.
+const API_PRODUCTS: &str = "api-stock-levels";
 
 /// Everything that is looked at.
 struct Eyes {
@@ -89,6 +92,9 @@ struct Audited {
     /// Turns that were compared; absent if the logs were not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     turns: Option<Turns>,
+    /// Orders whose way was followed through the logs; absent if they were not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trails: Option<usize>,
     settled_by_hand: Vec<uuid::Uuid>,
     violations: Vec<Violation>,
     /// What contradicts, while a service has not come far enough to tell.
@@ -116,7 +122,7 @@ fn contradictions(report: &Report) -> BTreeSet<Violation> {
     cross.chain(lost).cloned().collect()
 }
 
-async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
+async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
     let at = wall_clock();
     let mut report = eyes.look().await?;
     let (mut looks, mut behind) = (1, None);
@@ -137,7 +143,12 @@ async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
             Vec::new()
         }
     };
-    let turns = if with_turns { Some(turns(eyes, &mut violations).await?) } else { None };
+    let on_their_way = report.unsettled.iter().filter(|unsettled| unsettled.rule == "on_its_way").count();
+    let (mut turns, mut trails) = (None, None);
+    if with_logs {
+        let (served, followed) = logs(eyes, &mut violations).await?;
+        (turns, trails) = (Some(served), Some(followed));
+    }
     let place = |position: &messaging::GroupPosition| {
         format!("{} {}/{}", position.group, position.topic, position.partition)
     };
@@ -145,13 +156,14 @@ async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
         clean: violations.is_empty() && unconfirmed.is_empty(),
         at,
         build: env!("CARGO_PKG_VERSION"),
-        on_their_way: report.unsettled.iter().filter(|unsettled| unsettled.rule == "on_its_way").count(),
+        on_their_way,
         positions: report.positions.iter().map(|position| (place(position), position.next.0)).collect(),
         orders: report.orders,
         units: report.units,
         charged: report.charged,
         refunded: report.refunded,
         turns,
+        trails,
         settled_by_hand: report.settled_by_hand,
         violations,
         unconfirmed,
@@ -160,14 +172,22 @@ async fn audit(eyes: &Eyes, with_turns: bool) -> Result<Audited, Failure> {
     })
 }
 
-async fn turns(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<Turns, Failure> {
+/// Who came first, and each order's way: what the logs alone say.
+async fn logs(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<(Turns, usize), Failure> {
+    let shown = auditor::trail::shown(&eyes.databases).await;
+    let shown = shown.map_err(|error| Failure::away(format!("the api's database failed: {error}")))?;
     let cluster = eyes.cluster.clone();
-    let checked = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&cluster)).await;
-    let checked = checked.map_err(|error| Failure::away(error.to_string()))?;
-    let turns = checked.map_err(|error| Failure::away(format!("{error}")))?;
+    let checked = tokio::task::spawn_blocking(move || {
+        let turns = auditor::first_come::check_logs(cluster.clone())?;
+        Ok((turns, auditor::trail::check_logs(cluster, &shown)?))
+    });
+    let checked = checked.await.map_err(|error| Failure::away(error.to_string()))?;
+    let (turns, trails) =
+        checked.map_err(|error: auditor::first_come::LogError| Failure::away(format!("{error}")))?;
     violations.extend(turns.violations);
+    violations.extend(trails.violations);
     let (reserves, tickets) = (turns.reserves, turns.tickets);
-    Ok(Turns { reserves, tickets, skus_without_promise: turns.skus_without_promise })
+    Ok((Turns { reserves, tickets, skus_without_promise: turns.skus_without_promise }, trails.orders))
 }
 
 /// Waits until what is under way now has arrived everywhere; else says who is behind.
@@ -246,6 +266,9 @@ fn print(audited: &Audited, terminal: &Terminal) {
             "turns: {} reserves and {} tickets compared, {unpromised} skus whose tickets promise nothing",
             turns.reserves, turns.tickets
         ));
+    }
+    if let Some(orders) = audited.trails {
+        terminal.line(format!("logs: the way of {orders} orders followed"));
     }
     terminal.line(format!("{} on their way, {} looks", audited.on_their_way, audited.looks));
     for order in &audited.settled_by_hand {

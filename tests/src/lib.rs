@@ -498,12 +498,23 @@ impl System {
         pid
     }
 
-    /// The audit, as soon as nothing is on its way; panics if it does not become clean, or if somebody was served out of
-    /// turn.
+    /// What the auditor reads.
+    pub async fn databases(&self) -> auditor::Databases {
+        auditor::Databases {
+            stock: vec![self.database("stock").await],
+            payment: vec![self.database("payment").await],
+            api: self.database("api").await,
+        }
+    }
+
+    /// The audit, as soon as nothing is on its way; panics if it does not become clean, if somebody was served out of turn,
+    /// or if an order went a way that it may not.
     pub async fn audited(&self) -> auditor::Report {
         let report = self.audited_databases().await;
         let turns = self.turns().await;
         assert_eq!(turns.violations, [], "first come, first served");
+        let databases = self.databases().await;
+        assert_eq!(self.trails(&databases).await.violations, [], "each order went a legal way");
         // What is stored is what the log leads to.
         self.sagactl(&["replay", "--all"]).expect(0);
         report
@@ -511,11 +522,7 @@ impl System {
 
     /// The same, of the databases alone: quick, also after many orders.
     pub async fn audited_databases(&self) -> auditor::Report {
-        let databases = auditor::Databases {
-            stock: vec![self.database("stock").await],
-            payment: vec![self.database("payment").await],
-            api: self.database("api").await,
-        };
+        let databases = self.databases().await;
         testkit::eventually(Duration::from_secs(90), "the audit is clean", async || {
             let report = auditor::audit(&databases).await.map_err(|error| error.to_string())?;
             if report.is_clean() {
@@ -525,6 +532,22 @@ impl System {
             }
         })
         .await
+    }
+
+    /// Appends a record with a producer that nobody here wrote.
+    pub fn produce(&self, topic: &str, key: Option<&str>, partition: Option<&str>, value: &str) {
+        let file = self.data().join("record");
+        std::fs::write(&file, value).unwrap();
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-P", "-b", &self.kafka(), "-t", topic, "-X", "topic.partitioner=murmur2_random"]);
+        if let Some(key) = key {
+            kcat.args(["-k", key]);
+        }
+        if let Some(partition) = partition {
+            kcat.args(["-p", partition]);
+        }
+        let output = kcat.arg(&file).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Makes the databases of orchestrator and api anew from Kafka alone; panics unless they are equal to the live ones.
@@ -551,6 +574,13 @@ impl System {
                 "{rebuilt}"
             );
         }
+    }
+
+    /// Which way each order went, by the logs.
+    pub async fn trails(&self, databases: &auditor::Databases) -> auditor::trail::Trails {
+        let (kafka, shown) = (self.kafka(), auditor::trail::shown(databases).await.unwrap());
+        let checked = tokio::task::spawn_blocking(move || auditor::trail::check_logs(&kafka, &shown));
+        checked.await.unwrap().unwrap()
     }
 
     /// Who was served when, by the logs.

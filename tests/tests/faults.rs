@@ -267,11 +267,7 @@ async fn the_audit_sees_damage() {
     let id = customer.ordered(&sku, 2, Some("tok_approve")).await;
     customer.until(&id, &["PAID"]).await;
     system.audited().await;
-    let databases = auditor::Databases {
-        stock: vec![system.database("stock").await],
-        payment: vec![system.database("payment").await],
-        api: system.database("api").await,
-    };
+    let databases = system.databases().await;
     let rules = async || -> Vec<&'static str> {
         auditor::audit(&databases).await.unwrap().violations.iter().map(|violation| violation.rule).collect()
     };
@@ -299,22 +295,6 @@ async fn the_audit_sees_damage() {
     assert!(rules.contains(&"orders_keep_their_units") && rules.contains(&"not_projected"), "{found}");
 }
 
-/// Appends a record with a producer that nobody here wrote.
-fn produce(system: &System, topic: &str, key: Option<&str>, partition: Option<&str>, value: &str) {
-    let file = system.data().join("record");
-    std::fs::write(&file, value).unwrap();
-    let mut kcat = std::process::Command::new("kcat");
-    kcat.args(["-P", "-b", &system.kafka(), "-t", topic, "-X", "topic.partitioner=murmur2_random"]);
-    if let Some(key) = key {
-        kcat.args(["-k", key]);
-    }
-    if let Some(partition) = partition {
-        kcat.args(["-p", partition]);
-    }
-    let output = kcat.arg(&file).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[tokio::test]
 async fn x2_parked_records_are_previewed_corrected_redriven_in_order_and_discarded() {
     let _alone = alone().await;
@@ -334,7 +314,7 @@ async fn x2_parked_records_are_previewed_corrected_redriven_in_order_and_discard
     // A poison record and, behind it, what the customer asks for.
     let order = customer.ordered(&sku, 1, None).await;
     customer.until(&order, &["AWAITING_PAYMENT"]).await;
-    produce(&system, "order-saga", Some(&order), None, "{\"message_id\": \u{1b}[2J poison");
+    system.produce("order-saga", Some(&order), None, "{\"message_id\": \u{1b}[2J poison");
     until_parked(1).await;
     customer.post(&format!("/v1/orders/{order}/cancellation"), &json!({})).await.expect(202);
     let list = until_parked(2).await;
@@ -382,8 +362,8 @@ async fn x2_parked_records_are_previewed_corrected_redriven_in_order_and_discard
     assert_eq!(cancelled["payment"]["state"], "refunded");
 
     // Poison of the other kinds: a sku's, one without a key, and one for an order that has ended.
-    produce(&system, "stock-commands", Some(&sku), None, "poison");
-    produce(&system, "payment-commands", None, Some("1"), "poison");
+    system.produce("stock-commands", Some(&sku), None, "poison");
+    system.produce("payment-commands", None, Some("1"), "poison");
     let order = customer.ordered(&sku, 1, Some("tok_approve")).await;
     customer.until(&order, &["PAID"]).await;
     until_parked(2).await;

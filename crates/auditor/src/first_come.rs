@@ -257,7 +257,7 @@ fn redriven(record: &Record) -> Vec<i64> {
 }
 
 /// What a consumer group set aside of a topic.
-fn parked(reader: &LogReader, group: &str, topic: Topic) -> Result<HashSet<(i32, i64)>, LogError> {
+pub(crate) fn parked(reader: &LogReader, group: &str, topic: Topic) -> Result<HashSet<(i32, i64)>, LogError> {
     let mut parked = HashSet::new();
     for_each(reader, Topic::DeadLetters, |letter| {
         let text = |name| letter.header(name).and_then(|value| std::str::from_utf8(value).ok());
@@ -273,7 +273,7 @@ fn parked(reader: &LogReader, group: &str, topic: Topic) -> Result<HashSet<(i32,
     Ok(parked)
 }
 
-fn for_each(
+pub(crate) fn for_each(
     reader: &LogReader,
     topic: Topic,
     mut each: impl FnMut(Record) -> Result<(), LogError>,

@@ -12,6 +12,7 @@ pub mod first_come;
 mod money;
 mod stock;
 mod store;
+pub mod trail;
 mod violation;
 
 use store::{Hold, Item, Order, Product};

@@ -14,6 +14,7 @@ pub(crate) struct Order {
     pub(crate) id: Uuid,
     pub(crate) customer_id: Uuid,
     pub(crate) state: OrderState,
+    pub(crate) version: i64,
     /// Units by sku.
     pub(crate) lines: Vec<(String, i64)>,
     /// Minor units.
@@ -132,7 +133,18 @@ fn order(id: Uuid, row: &PgRow, document: &Value) -> Option<Order> {
         row.try_get("is_final").ok()?,
     );
     let row_differs = (shown != beside).then(|| format!("its document has {shown:?}, its row {beside:?}"));
-    Some(Order { id, customer_id, state, lines, due, charged, refunded, settled_by_hand, row_differs })
+    Some(Order {
+        id,
+        customer_id,
+        state,
+        version,
+        lines,
+        due,
+        charged,
+        refunded,
+        settled_by_hand,
+        row_differs,
+    })
 }
 
 pub(crate) async fn acknowledged(connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {

@@ -135,7 +135,12 @@ impl Report {
         self.notes.extend(report.violations.iter().map(ToString::to_string));
         self.notes.extend(report.unsettled.into_iter().map(|unsettled| unsettled.detail));
         let kafka = endpoints.kafka.clone();
-        let turns = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(&kafka)).await??;
+        let shown = auditor::trail::shown(&databases).await.context("the api's database can't be read")?;
+        let logs = tokio::task::spawn_blocking(move || {
+            let turns = auditor::first_come::check_logs(&kafka)?;
+            Ok::<_, auditor::first_come::LogError>((turns, auditor::trail::check_logs(&kafka, &shown)?))
+        });
+        let (turns, trails) = logs.await??;
         self.checks.push((
             format!(
                 "first come, first served: {} reserves in the order they were applied, {} tickets; {} out of turn",
@@ -145,7 +150,15 @@ impl Report {
             ),
             turns.violations.is_empty(),
         ));
-        self.notes.extend(turns.violations.iter().map(ToString::to_string));
+        self.checks.push((
+            format!(
+                "each order's way: {} orders followed through the logs; {} wrong",
+                trails.orders,
+                trails.violations.len()
+            ),
+            trails.violations.is_empty(),
+        ));
+        self.notes.extend(turns.violations.iter().chain(&trails.violations).map(ToString::to_string));
         Ok(())
     }
 
