@@ -43,6 +43,7 @@ struct Eyes {
     orchestrator: Vec<PgPool>,
     databases: Databases,
     cluster: Cluster,
+    redis: Option<String>,
 }
 
 impl Eyes {
@@ -58,6 +59,7 @@ impl Eyes {
             orchestrator: servers.databases("orchestrator").await?,
             databases,
             cluster: servers.cluster()?,
+            redis: servers.redis(),
         })
     }
 
@@ -95,6 +97,9 @@ struct Audited {
     /// Orders whose way was followed through the logs; absent if they were not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     trails: Option<usize>,
+    /// Skus that Redis knows; absent if it was not compared: something was under way, or it did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis: Option<usize>,
     settled_by_hand: Vec<uuid::Uuid>,
     violations: Vec<Violation>,
     /// What contradicts, while a service has not come far enough to tell.
@@ -144,10 +149,13 @@ async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
         }
     };
     let on_their_way = report.unsettled.iter().filter(|unsettled| unsettled.rule == "on_its_way").count();
-    let (mut turns, mut trails) = (None, None);
+    let (mut turns, mut trails, mut redis) = (None, None, None);
     if with_logs {
         let (served, followed) = logs(eyes, &mut violations).await?;
         (turns, trails) = (Some(served), Some(followed));
+        if report.is_clean() {
+            redis = door(eyes, &mut violations).await;
+        }
     }
     let place = |position: &messaging::GroupPosition| {
         format!("{} {}/{}", position.group, position.topic, position.partition)
@@ -164,6 +172,7 @@ async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
         refunded: report.refunded,
         turns,
         trails,
+        redis,
         settled_by_hand: report.settled_by_hand,
         violations,
         unconfirmed,
@@ -188,6 +197,20 @@ async fn logs(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<(Turns, us
     violations.extend(trails.violations);
     let (reserves, tickets) = (turns.reserves, turns.tickets);
     Ok((Turns { reserves, tickets, skus_without_promise: turns.skus_without_promise }, trails.orders))
+}
+
+/// Redis follows the stock: it is wrong where it does not come to agree. `None` if it does not answer.
+async fn door(eyes: &Eyes, violations: &mut Vec<Violation>) -> Option<usize> {
+    let redis = eyes.redis.as_deref()?;
+    let deadline = Instant::now() + ARRIVES;
+    loop {
+        let door = auditor::door::check(redis, &eyes.databases).await.ok()?;
+        if door.violations.is_empty() || Instant::now() > deadline {
+            violations.extend(door.violations);
+            return Some(door.skus);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until what is under way now has arrived everywhere; else says who is behind.
@@ -269,6 +292,9 @@ fn print(audited: &Audited, terminal: &Terminal) {
     }
     if let Some(orders) = audited.trails {
         terminal.line(format!("logs: the way of {orders} orders followed"));
+    }
+    if let Some(skus) = audited.redis {
+        terminal.line(format!("redis: {skus} skus compared"));
     }
     terminal.line(format!("{} on their way, {} looks", audited.on_their_way, audited.looks));
     for order in &audited.settled_by_hand {

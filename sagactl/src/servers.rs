@@ -87,10 +87,17 @@ struct Endpoints {
     kafka: String,
     #[serde(default)]
     kafka_security: Security,
+    #[serde(default)]
+    redis: Option<String>,
     postgres: BTreeMap<String, Vec<String>>,
 }
 
 impl Servers {
+    /// URL of Redis, if the file names one.
+    pub(crate) fn redis(&self) -> Option<String> {
+        self.file("Redis").ok()?.redis
+    }
+
     fn file(&self, wanted: &str) -> Result<Endpoints, Failure> {
         let path = self.endpoints.display();
         let text = std::fs::read_to_string(&self.endpoints).map_err(|error| {

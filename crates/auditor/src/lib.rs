@@ -8,6 +8,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+pub mod door;
 pub mod first_come;
 mod money;
 mod stock;

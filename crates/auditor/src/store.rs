@@ -46,6 +46,8 @@ pub(crate) struct Item {
     pub(crate) held: i64,
     pub(crate) sold: i64,
     pub(crate) version: i64,
+    /// Initial, restocked and ever given back.
+    pub(crate) granted: i64,
 }
 
 /// Some entries of a ledger.
@@ -152,9 +154,11 @@ pub(crate) async fn acknowledged(connection: &mut PgConnection) -> Result<Vec<Uu
 }
 
 pub(crate) async fn items(connection: &mut PgConnection) -> Result<Vec<Item>, sqlx::Error> {
-    sqlx::query_as("SELECT sku, initial, restocked, available, held, sold, version FROM items ORDER BY sku")
-        .fetch_all(connection)
-        .await
+    sqlx::query_as(
+        "SELECT sku, initial, restocked, available, held, sold, version, granted FROM items ORDER BY sku",
+    )
+    .fetch_all(connection)
+    .await
 }
 
 pub(crate) async fn holds(connection: &mut PgConnection) -> Result<Vec<Hold>, sqlx::Error> {
