@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the documents name must exist: linked files, files and folders in backticks, tests, make targets, a test for each risk of
-# docs/security.md, and a package's mention of each topic that `schemas` says it reads or writes.
+# What the documents name must exist: linked files, files and folders in backticks, tests, make targets, a test for each promise
+# and crash window (tables with a column "Test"), a test for each risk of docs/security.md, and a package's mention of each topic
+# that `schemas` says it reads or writes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +32,30 @@ for document in $documents; do
     done < <(grep -oE '\bmake [a-z]+`' "$document" | sed -E 's/^make //; s/`$//' | sort -u || true)
 done
 
-# The table of risks: a row for each, and one test at its end.
 tests=$(grep -rhE -A3 '#\[(tokio::)?test\b' --include='*.rs' --exclude-dir=target . | grep -oE '\bfn [a-z0-9_]+' | sort -u)
+
+# Tables with a column "Test": each row names tests there, and nothing but tests. A row without a head is in no table.
+rows() {
+    awk -F ' *[|] *' '
+        function alone() { if (head == 1) print "without a head:" first }
+        !/^[|]/ { alone(); column = 0; head = 0; next }
+        !head { head = 1; first = $2; for (i = 2; i < NF; i++) if ($i == "Test") column = i; next }
+        head == 1 && /^[|][-|: ]+$/ { head = 2; next }
+        head == 1 { alone(); head = 2 }
+        column { print $2 "\t" $column }
+        END { alone() }' "$1"
+}
+for document in docs/delivery-guarantees.md docs/architecture.md; do
+    while IFS=$'\t' read -r what named; do
+        case $what in "without a head:"*) wrong "$document has a row without a head: ${what#*:}" && continue ;; esac
+        [[ $named == *'`'* ]] || wrong "$document names no test for: $what"
+        while read -r test; do
+            grep -qx "fn $test" <<<"$tests" || wrong "$document names $test, which is no test, for: $what"
+        done < <(grep -oE '`[^`]+`' <<<"$named" | tr -d '`' || true)
+    done < <(rows "$document")
+done
+
+# The table of risks: a row for each, and one test at its end.
 for risk in API{1..10}; do
     test=$(grep -E "^\| $risk " docs/security.md | grep -oE '`[a-z0-9_]+` \|$' | tr -d '`| ' || true)
     grep -qx "fn $test" <<<"$tests" || wrong "docs/security.md has no test that is there for $risk: ${test:-none}"
