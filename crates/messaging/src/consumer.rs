@@ -163,13 +163,17 @@ impl ConsumerContext for GroupContext {
 }
 
 impl GroupContext {
-    /// Nothing is read before the partition is taken over: until then it stands at the end of the log, and what arrives
-    /// is dropped.
+    /// Nothing is read before the partition is taken over: until then it is paused, and what arrives is dropped.
+    ///
+    /// At an offset, whichever: to stand at the end, the client would have to ask where that is, and an answer that comes
+    /// late is taken for where to go on, also by the assignment that has begun meanwhile. Of a compacted log nobody
+    /// would miss what it skips.
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList, partitions: &[i32]) {
         for partition in partitions {
-            log_error(list.set_partition_offset(&self.topic, *partition, KafkaOffset::End), "assign");
+            log_error(list.set_partition_offset(&self.topic, *partition, KafkaOffset::Offset(0)), "assign");
         }
         log_error(consumer.incremental_assign(list), "assign");
+        log_error(consumer.pause(list), "pause");
         let mut inboxes = lock(&self.inboxes);
         let fresh: Vec<_> =
             partitions.iter().map(|partition| (*partition, Arc::new(Inbox::default()))).collect();
@@ -264,8 +268,7 @@ impl Poller {
         log_error(done, if paused { "pause" } else { "resume" });
     }
 
-    /// Begins a reading: the partition is assigned anew, with the offset. A seek would race with the question for the
-    /// end of the log that the first assignment asks, and could lose.
+    /// Begins a reading: the partition is assigned anew, with the offset, and goes on if it was paused.
     fn begin_readings(&mut self) {
         for (partition, (next, reading)) in std::mem::take(&mut self.to_read) {
             let Some(inbox) = self.inbox(partition) else { continue };

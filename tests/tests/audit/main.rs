@@ -196,6 +196,17 @@ async fn each_kind_of_corruption_is_found_and_named_and_nothing_else_is() {
     sale.expect("a product shows one more", &sale.audit().await, &["product_is_item"]);
     sale.run(Of::Api, "UPDATE products SET available = available - 1 WHERE sku = 'SKU'").await;
 
+    // The operator's tool names it in its first round.
+    sale.run(Of::Stock, "UPDATE items SET sold = sold - 1, available = available + 1 WHERE sku = 'SKU'")
+        .await;
+    let watched = sale.system.sagactl(&["audit", "--watch", "--rounds", "1", "--json"]).json(1);
+    let found = watched["violations"].as_array().unwrap();
+    let rules: BTreeSet<&str> = found.iter().map(|found| found["rule"].as_str().unwrap()).collect();
+    assert_eq!(rules, BTreeSet::from(["item_is_its_ledger", "item_is_sum_of_holds", "product_is_item"]));
+    assert!(found.iter().all(|found| found["sku"] == sale.sku), "{watched}");
+    sale.run(Of::Stock, "UPDATE items SET sold = sold + 1, available = available - 1 WHERE sku = 'SKU'")
+        .await;
+
     // Redis: what it has forgotten is not wrong.
     let (door, cache) = (format!("door:{{{}}}", sale.sku), format!("product:{{{}}}:1", sale.sku));
     sale.redis(&["HINCRBY", &door, "granted", "1"]).await;

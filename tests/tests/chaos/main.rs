@@ -27,11 +27,11 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 /// Customers buy for so long before the fault.
 const BEFORE: Duration = Duration::from_secs(1);
 /// And at least for so many seconds in all.
-const BUSY_S: u64 = 6;
+const BUSY_S: u64 = 4;
 /// Units of each product: more than all customers get.
 const STOCK: u32 = 1_000_000;
 /// Cells that `make test` runs.
-const FEW: usize = 4;
+const FEW: usize = 3;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
