@@ -3,7 +3,7 @@
 
 use futures::future::join_all;
 use local_stack::{GuardedChild, GuardedCommand};
-use serde_json::{Value, json};
+use serde_json::json;
 use system_tests::{SOON, System};
 
 struct Provider {
@@ -32,8 +32,8 @@ impl Provider {
         reqwest::Client::new().post(self.at(&format!("mode/{mode}"))).send().await.unwrap();
     }
 
-    /// Charges by key.
-    async fn book(&self) -> serde_json::Map<String, Value> {
+    /// The keys that were charged.
+    async fn book(&self) -> Vec<String> {
         reqwest::get(self.at("book")).await.unwrap().json().await.unwrap()
     }
 }

@@ -1,4 +1,4 @@
-"""A payment provider over HTTP: provider.py PORT. Charges once per key; POST /mode/NAME says how it behaves, GET /book what it did.
+"""A payment provider over HTTP: provider.py PORT. Charges once per key; POST /mode/NAME says how it behaves, GET /book the keys it charged.
 
 fine; failing: 500, nothing done; hanging: done, but the answer comes only after the mode has changed. Whatever the mode, a charge by
 the method `card_slow` hangs until POST /mode/released.
@@ -9,7 +9,7 @@ import json
 import sys
 import threading
 
-book, changed, mode, released = {}, threading.Condition(), "fine", False
+book, changed, mode, released = set(), threading.Condition(), "fine", False
 
 
 class Provider(http.server.BaseHTTPRequestHandler):
@@ -29,11 +29,11 @@ class Provider(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         with changed:
             if self.path == "/book":
-                return self.answer(200, book)
+                return self.answer(200, sorted(book))
             if mode == "failing":
                 return self.answer(500, {})
             changed.wait_for(lambda: mode != "hanging")
-            known = book.get(self.path.rpartition("/")[2])
+            known = self.path.rpartition("/")[2] in book
         self.answer(200, {"status": "approved", "reference": "r"}) if known else self.answer(404, {"status": "not_found"})
 
     def do_POST(self):
@@ -49,9 +49,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
             if mode == "failing":
                 return self.answer(500, {})
             if self.path == "/charges":
-                key = self.headers["idempotency-key"]
-                charge = book.setdefault(key, {"requests": 0, "charged": 1})
-                charge["requests"] += 1
+                book.add(self.headers["idempotency-key"])
                 slow = json.loads(body)["method"] == "card_slow"
                 changed.wait_for(lambda: mode != "hanging" and (released or not slow))
                 return self.answer(200, {"status": "approved", "reference": "r"})
