@@ -62,14 +62,14 @@ simulate: ## Hundreds of thousands of seeded schedules of faults, on all cores (
 
 chaos: ## Every fault on real processes while customers buy; writes docs/chaos.md (CHAOS_SEED, CHAOS_ONLY, CHAOS_BUSY_S)
 	@scripts/setup.sh --test
-	@cargo build --locked --workspace --bins
-	@CHAOS_CELLS=1000 CHAOS_BUSY_S=$${CHAOS_BUSY_S:-15} CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
-		cargo test --locked -p system-tests --test chaos -- --nocapture
+	@cargo build --locked --workspace --bins --profile chaos
+	@CHAOS_CELLS=1000 CHAOS_BUSY_S=$${CHAOS_BUSY_S:-6} CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
+		cargo test --locked --profile chaos -p system-tests --test chaos -- --nocapture
 
 soak: ## Twenty minutes at half of the maximum load with a fault every 20 s (SOAK_S, CHAOS_SEED)
 	@scripts/setup.sh --test
-	@cargo build --locked --workspace --bins
-	@cargo test --locked -p system-tests --test chaos twenty_minutes -- --ignored --nocapture
+	@cargo build --locked --workspace --bins --profile chaos
+	@cargo test --locked --profile chaos -p system-tests --test chaos twenty_minutes -- --ignored --nocapture
 
 fmt: ## Format
 	@cargo fmt --all

@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::child::GuardedCommand;
 use crate::folder::nursery;
-use crate::{Jit, Part, SecuredListener, StackError, StackOptions, jars, java};
+use crate::{Jit, Part, RelayedListener, SecuredListener, StackError, StackOptions, jars, java};
 
 /// What is needed to start the broker again and again.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(crate) struct Kafka {
     pub(crate) heap_mib: u32,
     pub(crate) jit: Jit,
     pub(crate) secured: Option<SecuredListener>,
+    pub(crate) relayed: Option<RelayedListener>,
     /// The stack's folder.
     pub(crate) dir: PathBuf,
     java: PathBuf,
@@ -51,6 +52,7 @@ impl Kafka {
             heap_mib: options.kafka_heap_mib,
             jit: options.kafka_jit,
             secured: options.kafka_secured.clone(),
+            relayed: options.kafka_relayed,
             dir: dir.to_owned(),
             java,
             class_path,
@@ -108,20 +110,23 @@ impl Kafka {
     }
 
     fn write_settings(&self, file: &Path, data: &Path) -> Result<(), StackError> {
-        let clients = match &self.secured {
-            Some(secured) => {
-                format!("PLAINTEXT://127.0.0.1:{},SECURED://127.0.0.1:{}", self.port, secured.port)
-            }
-            None => format!("PLAINTEXT://127.0.0.1:{}", self.port),
-        };
+        let at = |(name, port): &(&str, u16)| format!("{name}://127.0.0.1:{port}");
+        let open = ("PLAINTEXT", self.port);
+        let secured = self.secured.iter().map(|listener| ("SECURED", listener.port));
+        let relayed = self.relayed.iter().map(|listener| ("RELAYED", listener.port));
+        let listeners: Vec<_> = [open].into_iter().chain(secured.clone()).chain(relayed).collect();
+        let relayed = self.relayed.iter().map(|listener| ("RELAYED", listener.advertised));
+        let advertised: Vec<_> = [open].into_iter().chain(secured).chain(relayed).collect();
+        let [listeners, advertised] =
+            [listeners, advertised].map(|doors| doors.iter().map(at).collect::<Vec<_>>().join(","));
         let mut settings = vec![
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            ("listeners", format!("{clients},CONTROLLER://127.0.0.1:{}", self.controller_port)),
-            ("advertised.listeners", clients),
+            ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{}", self.controller_port)),
+            ("advertised.listeners", advertised),
             (
                 "listener.security.protocol.map",
-                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,RELAYED:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
             ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             // A static quorum keeps the controller's port out of the data, so that it may change between starts.

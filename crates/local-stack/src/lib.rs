@@ -17,7 +17,7 @@ pub mod topics;
 
 pub use child::{GuardedChild, GuardedCommand, Signal};
 pub use error::StackError;
-pub use options::{Jit, Part, Progress, SecuredListener, Server, StackOptions};
+pub use options::{Jit, Part, Progress, RelayedListener, SecuredListener, Server, StackOptions};
 pub use pidfile::PidFile;
 pub use ports::free_port;
 pub use stack::{Stack, probe};

@@ -81,6 +81,15 @@ pub struct SecuredListener {
     pub accounts: Vec<(String, String)>,
 }
 
+/// A second door of the private broker, of which clients are told another port: that of a relay between them and the broker.
+#[derive(Debug, Clone, Copy)]
+pub struct RelayedListener {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The port on 127.0.0.1 that clients are told.
+    pub advertised: u16,
+}
+
 /// Told what is being done while a stack starts, in a few words each.
 pub type Progress = Arc<dyn Fn(Part, &str) + Send + Sync>;
 
@@ -103,6 +112,8 @@ pub struct StackOptions {
     pub kafka_security: Security,
     /// A second listener of a private Kafka.
     pub kafka_secured: Option<SecuredListener>,
+    /// Another listener of a private Kafka.
+    pub kafka_relayed: Option<RelayedListener>,
     /// Databases made if missing.
     pub databases: Vec<String>,
     /// How long each part may take to become ready. Downloading Kafka's jars is not part of it.
@@ -133,6 +144,7 @@ impl StackOptions {
             kafka_jit: Jit::Full,
             kafka_security: Security::default(),
             kafka_secured: None,
+            kafka_relayed: None,
             databases: Self::DATABASES.map(str::to_owned).to_vec(),
             start_deadline: Duration::from_secs(90),
             progress: Arc::new(|_, _| ()),

@@ -14,8 +14,13 @@ use serde_json::json;
 use system_tests::{System, binary};
 use uuid::Uuid;
 
+use crate::disk;
+use crate::links::{Link, Links};
+
 /// A consumer's session times out after 6 s.
 const PAST_THE_SESSION: Duration = Duration::from_secs(8);
+/// How long a link is bad.
+const BAD_LINK: Duration = Duration::from_secs(5);
 /// In every record that nobody can read; such a one is not published again.
 const POISON: &str = "poison";
 /// Records per partition that are published a second time.
@@ -48,6 +53,10 @@ pub(crate) enum Fault {
     CutConnections,
     /// Redis loses everything.
     EmptyRedis,
+    /// The disk is full for this service's database.
+    FullDisk { service: &'static str },
+    /// The way to a server is bad for some seconds.
+    BadLink { part: Part, link: Link },
     /// The end of a topic is published again.
     Again(Topic),
     /// A record that nobody can read.
@@ -112,6 +121,14 @@ pub(crate) fn matrix() -> Vec<(String, Fault)> {
         cells.push((format!("{part}: frozen for 3 s"), Fault::FreezeServer(part)));
     }
     cells.push(("PostgreSQL: every connection cut".to_owned(), Fault::CutConnections));
+    for service in ["orchestrator", "stock", "payment"] {
+        cells.push((format!("PostgreSQL: no space for {service}"), Fault::FullDisk { service }));
+    }
+    for part in Part::ALL {
+        for (link, name) in Link::FAULTS {
+            cells.push((format!("{part}: {name}"), Fault::BadLink { part, link }));
+        }
+    }
     cells.push(("Redis: emptied".to_owned(), Fault::EmptyRedis));
     for topic in [Topic::OrderSaga, Topic::StockCommands, Topic::PaymentCommands, Topic::OrderEvents] {
         cells.push((format!("{}: its end published again", topic.name()), Fault::Again(topic)));
@@ -146,6 +163,8 @@ pub(crate) struct Chaos<'a> {
     pub(crate) system: &'a System,
     /// Where crashes are asked for.
     pub(crate) folder: PathBuf,
+    /// Relays before the servers, if there are any.
+    pub(crate) links: Option<&'a Links>,
     /// The product that most customers want.
     pub(crate) hot_sku: String,
 }
@@ -190,6 +209,13 @@ impl Chaos<'_> {
                 let url = self.system.endpoints()["redis"].as_str().unwrap().to_owned();
                 let emptied = Command::new("redis-cli").args(["-u", &url, "FLUSHALL"]).output().unwrap();
                 assert!(emptied.status.success(), "{emptied:?}");
+            }
+            Fault::FullDisk { service } => disk::is_full(self.system, service).await,
+            Fault::BadLink { part, link } => {
+                let links = self.links.unwrap();
+                links.set(part, link);
+                tokio::time::sleep(BAD_LINK).await;
+                links.set(part, Link::Whole);
             }
             Fault::Again(topic) => self.again(topic).await,
             Fault::Poison { topic, kind } => self.poison(topic, kind).await,

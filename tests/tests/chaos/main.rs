@@ -13,11 +13,14 @@ use futures::future::join_all;
 use serde_json::json;
 use system_tests::{Client, System};
 
+mod disk;
 mod faults;
+mod links;
 mod load;
 mod soak;
 
 use faults::{Chaos, Fault, SERVICES};
+use links::Links;
 use load::{Load, Told};
 
 /// Recovered: an order of each of these products, placed after the fault, is paid.
@@ -59,7 +62,22 @@ async fn x2_whatever_fails_is_recovered_from_without_a_loss_a_double_or_an_overs
     }
     println!("CHAOS_SEED={seed}: {} of {} cells", cells.len(), faults::matrix().len());
 
-    let mut scene = Scene::start("chaos").await;
+    let (links, rest): (Vec<_>, Vec<_>) =
+        cells.into_iter().partition(|(_, fault)| matches!(fault, Fault::BadLink { .. }));
+    let mut rows = Vec::new();
+    if !rest.is_empty() {
+        rows.extend(all(Scene::start("chaos", None).await, rest).await);
+    }
+    if !links.is_empty() {
+        rows.extend(all(Scene::start("links", Some(Links::start("links").await)).await, links).await);
+    }
+    if let Ok(file) = std::env::var("CHAOS_TABLE") {
+        std::fs::write(file, table(&rows, seed)).unwrap();
+    }
+}
+
+/// All these cells, one after the other, in one scene.
+async fn all(mut scene: Scene, cells: Vec<(String, Fault)>) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, fault) in cells {
         eprintln!("{name} ...");
@@ -70,14 +88,14 @@ async fn x2_whatever_fails_is_recovered_from_without_a_loss_a_double_or_an_overs
         rows.push(Row { name, orders, recovered });
     }
     scene.end().await;
-    if let Ok(file) = std::env::var("CHAOS_TABLE") {
-        std::fs::write(file, table(&rows, seed)).unwrap();
-    }
+    rows
 }
 
 /// A running system, its products and customers, and what these were told.
 struct Scene {
     system: System,
+    /// Relays before its servers; without them the servers are its own.
+    links: Option<Links>,
     folder: PathBuf,
     skus: Vec<String>,
     customers: Vec<Client>,
@@ -85,22 +103,29 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(name: &str) -> Self {
+    async fn start(name: &str, links: Option<Links>) -> Self {
         let folder = testkit::fresh_folder(name);
         let asked = folder.display().to_string();
         let mut options = vec!["--separate", "--set", "charge_within=10s", "--set", "pay_within=10s"];
         let replicas = SERVICES.map(|service| format!("{service}=2"));
         options.extend(replicas.iter().flat_map(|replicas| ["--replicas", replicas]));
+        let behind = links.as_ref().map(Links::options);
+        options.extend(behind.iter().flatten().map(String::as_str));
         let system = System::up_with(name, &options, &[("FIRSTCOME_CRASH_DIR", &asked)]).await;
         let admin = system.admin();
         let unlimited = json!({"limit_per_customer": null});
         let skus = join_all((0..PROBES).map(|_| admin.new_product(STOCK, &unlimited))).await;
         let customers = (0..48).map(|_| system.customer()).collect();
-        Self { system, folder, skus, customers, told: Arc::default() }
+        Self { system, links, folder, skus, customers, told: Arc::default() }
     }
 
     fn chaos(&self) -> Chaos<'_> {
-        Chaos { system: &self.system, folder: self.folder.clone(), hot_sku: self.skus[0].clone() }
+        Chaos {
+            system: &self.system,
+            folder: self.folder.clone(),
+            links: self.links.as_ref(),
+            hot_sku: self.skus[0].clone(),
+        }
     }
 
     fn load(&self, every: Duration) -> Load {

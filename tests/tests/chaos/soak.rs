@@ -28,7 +28,7 @@ async fn x2_twenty_minutes_of_faults_leave_nothing_behind_and_memory_flat() {
     let long = Duration::from_secs(variable("SOAK_S").unwrap_or(SOAK_S));
     let seed = variable("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("CHAOS_SEED={seed}, {} s", long.as_secs());
-    let mut scene = Scene::start("soak").await;
+    let mut scene = Scene::start("soak", None).await;
     let full = scene.load(Duration::ZERO);
     tokio::time::sleep(FULL).await;
     full.end().await;
@@ -40,7 +40,8 @@ async fn x2_twenty_minutes_of_faults_leave_nothing_behind_and_memory_flat() {
     let (began, mut faults) = (Instant::now(), 0);
     let (quarter, seen) = watch::channel(0);
     let memory = tokio::spawn(watch_memory(scene.system.data(), seen));
-    let lasting = |(_, fault): &(String, Fault)| !matches!(fault, Fault::Poison { .. });
+    let lasting =
+        |(_, fault): &(String, Fault)| !matches!(fault, Fault::Poison { .. } | Fault::BadLink { .. });
     let cells: Vec<_> = selection(seed, usize::MAX).into_iter().filter(lasting).collect();
     for (name, fault) in cells.iter().cycle() {
         if began.elapsed() + FAULT_EVERY > long {
