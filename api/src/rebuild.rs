@@ -6,7 +6,7 @@ mod store;
 
 use std::collections::HashMap;
 
-use messaging::{Handler, HandlerError, Outputs, Received, Record};
+use messaging::{Handler, HandlerError, Outputs, Received, Record, Tx};
 use schemas::{Envelope, Message, OrderSagaMessage, Topic};
 use sqlx::PgPool;
 
@@ -28,13 +28,15 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Builder {
     pool: PgPool,
+    /// Of the last records, finished.
+    tx: Option<Tx>,
     orders: HashMap<i32, OrdersHandler>,
 }
 
 impl Builder {
     /// Of a database that is migrated.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, orders: HashMap::new() }
+        Self { pool, tx: None, orders: HashMap::new() }
     }
 
     /// Applies the next records of a partition of `order-events`, `stock-levels` or `stock-events`; of `order-saga`
@@ -44,25 +46,29 @@ impl Builder {
     /// If the database can't be written, or a record contradicts those before it.
     pub async fn apply(&mut self, topic: Topic, records: Vec<Record>) -> Result<(), HandlerError> {
         let Some(partition) = records.first().map(|record| record.partition) else { return Ok(()) };
-        let mut tx = messaging::begin(&self.pool).await?;
+        let mut tx = match self.tx.take() {
+            Some(tx) => tx,
+            None => Tx::open(&self.pool).await?,
+        };
         match topic {
             Topic::OrderEvents => {
                 let orders = self.orders.entry(partition).or_default();
                 orders.handle(&mut tx, &received(records), &mut Outputs::default()).await?;
             }
             Topic::StockLevels => {
-                apply_levels(&mut tx, &received(records)).await?;
+                apply_levels(tx.writer().await?, &received(records)).await?;
             }
             Topic::StockEvents => {
                 StockChangesHandler.handle(&mut tx, &received(records), &mut Outputs::default()).await?;
             }
             Topic::OrderSaga => {
                 let rows: Vec<IntakeRow> = records.iter().filter_map(placed).collect();
-                keep_published(&mut tx, &rows).await?;
+                keep_published(tx.writer().await?, &rows).await?;
             }
             _ => {}
         }
-        tx.commit().await?;
+        tx.finish().await?;
+        self.tx = Some(tx);
         if let Some(orders) = self.orders.get_mut(&partition).filter(|_| topic == Topic::OrderEvents) {
             orders.committed();
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{
-    Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced, wall_clock,
+    Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced, Tx, wall_clock,
 };
 use schemas::{DecodeError, Message};
 
@@ -42,9 +42,9 @@ impl HandlerFactory for SagaHandlers {
     type Handler = SagaHandler;
 
     async fn take_over(&self, ownership: Ownership) -> Result<SagaHandler, HandlerError> {
-        let mut connection = ownership.pool.acquire().await?;
+        let mut tx = Tx::open(&ownership.pool).await?;
         let (partition, metrics) = (ownership.partition, self.metrics.clone());
-        SagaHandler::take_over(&mut *connection, partition, self.cached_sagas, metrics, wall_clock).await
+        SagaHandler::take_over(&mut tx, partition, self.cached_sagas, metrics, wall_clock).await
     }
 }
 

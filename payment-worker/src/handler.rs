@@ -16,7 +16,7 @@ use crate::calls::{Answered, Calls, Line};
 use crate::command::{self, Command};
 use crate::metrics::Tally;
 use crate::provider::Provider;
-use crate::store::{LedgerKey, PaymentStore, Stored};
+use crate::store::{Changes, LedgerRow, PaymentStore, Stored};
 
 /// Most provider answers of one transaction.
 const ANSWERS_PER_TRANSACTION: usize = 1_000;
@@ -71,6 +71,17 @@ struct Staged {
     tally: Tally,
 }
 
+impl Staged {
+    /// The records that changed.
+    fn changes(&self) -> Changes<'_> {
+        let pick = |is_new: bool| {
+            let changed = self.changed.iter().filter(move |order_id| self.new.contains(order_id) == is_new);
+            changed.filter_map(|order_id| self.records.get(order_id)).collect()
+        };
+        Changes { new: pick(true), changed: pick(false), ledger: None }
+    }
+}
+
 /// The owner of one partition of `payment-commands`.
 pub struct PaymentHandler<P> {
     partition: i32,
@@ -122,7 +133,7 @@ impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
             let decision = decide(known, *order_id, message, cause);
             self.stage(*order_id, decision, outputs);
         }
-        self.save(tx).await
+        tx.save(self.partition, &self.staged.changes()).await
     }
 
     fn next_work(&self) -> Option<Timestamp> {
@@ -140,9 +151,10 @@ impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
         self.staged = Staged::default();
         self.calls.take_answers(&mut self.answers, ANSWERS_PER_TRANSACTION);
         self.apply_answers(tx, outputs).await?;
-        self.save(tx).await?;
-        let key = LedgerKey { partition: self.partition, epoch: self.epoch, seq: self.ledger_seq };
-        tx.append_movements(key, now, &self.staged.movements).await?;
+        let movements = &self.staged.movements;
+        let row = LedgerRow { epoch: self.epoch, seq: self.ledger_seq, recorded_at: now, movements };
+        let ledger = (!movements.is_empty()).then_some(row);
+        tx.save(self.partition, &Changes { ledger, ..self.staged.changes() }).await?;
         let look = if self.rows.starved {
             self.calls.has_much_room()
         } else {
@@ -241,20 +253,6 @@ impl<P: Provider> PaymentHandler<P> {
             tracing::error!(%order_id, "the provider contradicted itself about this charge");
             self.staged.tally.contradictions += 1;
         }
-    }
-
-    async fn save(&self, tx: &mut impl PaymentStore) -> Result<(), HandlerError> {
-        let Staged { records, new, changed, .. } = &self.staged;
-        let pick = |is_new: bool| -> Vec<&PaymentRecord> {
-            changed
-                .iter()
-                .filter(move |order_id| new.contains(order_id) == is_new)
-                .filter_map(|order_id| records.get(order_id))
-                .collect()
-        };
-        tx.insert(self.partition, &pick(true)).await?;
-        tx.update(self.partition, &pick(false)).await?;
-        Ok(())
     }
 
     async fn apply_answers(

@@ -30,7 +30,7 @@ pub use provider::Provider;
 pub use settings::{
     CallSettings, EXAMPLE_SETTINGS, HttpSettings, InvalidSettings, Settings, SimulatedSettings,
 };
-pub use store::{LedgerKey, PaymentStore, Stored};
+pub use store::{Changes, LedgerRow, PaymentStore, Stored};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "payment-worker";

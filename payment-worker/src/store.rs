@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::future::Future;
 
 use domain_types::{Currency, CustomerId, Money, OrderId, Timestamp};
-use messaging::HandlerError;
+use messaging::{HandlerError, Tx};
 use payment_domain::{CallNumber, Charge, ChargeState, EarlyRefund, Movement, PaymentRecord, Terms};
 use schemas::PaymentMethod;
 use serde::{Deserialize, Serialize};
@@ -40,36 +40,45 @@ pub trait PaymentStore: Send {
         until: Timestamp,
     ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
 
-    /// Adds orders that have no row yet.
-    fn insert(
+    /// Saves what a transaction changed. Durable once it commits.
+    fn save(
         &mut self,
         partition: i32,
-        records: &[&PaymentRecord],
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
-
-    /// Changes orders that have a row. Customer and terms never change.
-    fn update(
-        &mut self,
-        partition: i32,
-        records: &[&PaymentRecord],
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
-
-    /// Appends the movements of this transaction to the ledger, as one row.
-    fn append_movements(
-        &mut self,
-        key: LedgerKey,
-        now: Timestamp,
-        movements: &[Movement],
+        changes: &Changes<'_>,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
-impl PaymentStore for PgConnection {
+/// What a transaction changed.
+#[derive(Debug, Default)]
+pub struct Changes<'a> {
+    /// Orders that have no row yet.
+    pub new: Vec<&'a PaymentRecord>,
+    /// Orders that have one; customer and terms never change.
+    pub changed: Vec<&'a PaymentRecord>,
+    /// What is appended to the ledger.
+    pub ledger: Option<LedgerRow<'a>>,
+}
+
+/// A row of the ledger: the movements of one transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerRow<'a> {
+    /// The ownership.
+    pub epoch: i64,
+    /// The row within it.
+    pub seq: i64,
+    /// By this machine's clock.
+    pub recorded_at: Timestamp,
+    /// At least one.
+    pub movements: &'a [Movement],
+}
+
+impl PaymentStore for Tx {
     async fn load(
         &mut self,
         partition: i32,
         orders: &[OrderId],
     ) -> Result<HashMap<OrderId, Stored>, HandlerError> {
-        Ok(load(self, partition, orders).await?)
+        Ok(load(self.reader().await?, partition, orders).await?)
     }
 
     async fn load_pending(
@@ -79,7 +88,7 @@ impl PaymentStore for PgConnection {
         in_hand: &[OrderId],
         limit: i64,
     ) -> Result<Vec<(OrderId, Stored)>, HandlerError> {
-        Ok(load_pending(self, partition, until, in_hand, limit).await?)
+        Ok(load_pending(self.reader().await?, partition, until, in_hand, limit).await?)
     }
 
     async fn next_call_after(
@@ -87,24 +96,11 @@ impl PaymentStore for PgConnection {
         partition: i32,
         until: Timestamp,
     ) -> Result<Option<Timestamp>, HandlerError> {
-        Ok(next_call_after(self, partition, until).await?)
+        Ok(next_call_after(self.reader().await?, partition, until).await?)
     }
 
-    async fn insert(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
-        Ok(insert(self, partition, records.iter().copied()).await?)
-    }
-
-    async fn update(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
-        Ok(update(self, partition, records.iter().copied()).await?)
-    }
-
-    async fn append_movements(
-        &mut self,
-        key: LedgerKey,
-        now: Timestamp,
-        movements: &[Movement],
-    ) -> Result<(), HandlerError> {
-        Ok(append_movements(self, key, now, movements).await?)
+    async fn save(&mut self, partition: i32, changes: &Changes<'_>) -> Result<(), HandlerError> {
+        Ok(save(self, partition, changes).await?)
     }
 }
 
@@ -261,7 +257,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of<'a>(records: impl Iterator<Item = &'a PaymentRecord>) -> Result<Self, StoreError> {
+    fn of(records: &[&PaymentRecord]) -> Result<Self, StoreError> {
         let mut columns = Self::default();
         for record in records {
             match record {
@@ -295,93 +291,29 @@ impl Columns {
     }
 }
 
-async fn insert<'a>(
-    tx: &mut PgConnection,
-    partition: i32,
-    records: impl Iterator<Item = &'a PaymentRecord>,
-) -> Result<(), StoreError> {
-    let columns = Columns::of(records)?;
-    if columns.order_id.is_empty() {
+async fn save(tx: &mut Tx, partition: i32, changes: &Changes<'_>) -> Result<(), StoreError> {
+    let Changes { new, changed, ledger } = changes;
+    if new.is_empty() && changed.is_empty() && ledger.is_none() {
         return Ok(());
     }
-    sqlx::query(
-        "INSERT INTO charges
-                (partition_id, order_id, customer_id, amount, currency, next_call_at, state, body)
-         SELECT $1, * FROM UNNEST($2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::bigint[],
-                                  $7::text[], $8::text[])",
-    )
-    .bind(partition)
-    .bind(columns.order_id)
-    .bind(columns.customer_id)
-    .bind(columns.amount)
-    .bind(columns.currency)
-    .bind(columns.next_call_at)
-    .bind(columns.state)
-    .bind(columns.body)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn update<'a>(
-    tx: &mut PgConnection,
-    partition: i32,
-    records: impl Iterator<Item = &'a PaymentRecord>,
-) -> Result<(), StoreError> {
-    let columns = Columns::of(records)?;
-    if columns.order_id.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "UPDATE charges c
-            SET next_call_at = new.next_call_at, state = new.state, body = new.body
-           FROM UNNEST($2::uuid[], $3::bigint[], $4::text[], $5::text[])
-                AS new (order_id, next_call_at, state, body)
-          CROSS JOIN LATERAL (
-             SELECT f.ctid FROM charges AS f WHERE f.partition_id = $1 AND f.order_id = new.order_id OFFSET 0
-             ) AS found (row_id)
-          WHERE c.ctid = found.row_id",
-    )
-    .bind(partition)
-    .bind(columns.order_id)
-    .bind(columns.next_call_at)
-    .bind(columns.state)
-    .bind(columns.body)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-/// The key of a ledger row.
-#[derive(Debug, Clone, Copy)]
-pub struct LedgerKey {
-    /// The partition.
-    pub partition: i32,
-    /// The ownership.
-    pub epoch: i64,
-    /// The row within it.
-    pub seq: i64,
-}
-
-async fn append_movements(
-    tx: &mut PgConnection,
-    key: LedgerKey,
-    now: Timestamp,
-    movements: &[Movement],
-) -> Result<(), StoreError> {
-    if movements.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO money_movements (partition_id, epoch, seq, recorded_at, entries)
-         VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(key.partition)
-    .bind(key.epoch)
-    .bind(key.seq)
-    .bind(now.as_millis())
-    .bind(serde_json::to_string(movements)?)
-    .execute(tx)
-    .await?;
-    Ok(())
+    let (new, changed) = (Columns::of(new)?, Columns::of(changed)?);
+    let movements = ledger.map(|row| serde_json::to_string(row.movements)).transpose()?;
+    let save = sqlx::query(include_str!("save.sql"))
+        .bind(partition)
+        .bind(new.order_id)
+        .bind(new.customer_id)
+        .bind(new.amount)
+        .bind(new.currency)
+        .bind(new.next_call_at)
+        .bind(new.state)
+        .bind(new.body)
+        .bind(changed.order_id)
+        .bind(changed.next_call_at)
+        .bind(changed.state)
+        .bind(changed.body)
+        .bind(ledger.map(|row| row.epoch))
+        .bind(ledger.map(|row| row.seq))
+        .bind(ledger.map(|row| row.recorded_at.as_millis()))
+        .bind(movements);
+    Ok(tx.last(save).await?)
 }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use domain_types::{CustomerId, LineNumber, OrderId, Sku};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Tx};
 use schemas::{DecodeError, Envelope, OrderChanged, OrderEvent, OrderedLine, Ticket};
-use sqlx::PgConnection;
 
 use super::scripts::{self, Settled, What};
 use super::store::{self, keeps_units};
@@ -82,7 +81,7 @@ impl Handler for SettlementsHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -116,11 +115,7 @@ impl Handler for SettlementsHandler {
 
 impl SettlementsHandler {
     /// Makes sure that the orders are known whose events need more than they say.
-    async fn remember(
-        &mut self,
-        tx: &mut PgConnection,
-        events: &[(OrderId, &OrderEvent)],
-    ) -> Result<(), HandlerError> {
+    async fn remember(&mut self, tx: &mut Tx, events: &[(OrderId, &OrderEvent)]) -> Result<(), HandlerError> {
         if self.orders.len() > MAX_REMEMBERED {
             self.orders.clear();
         }
@@ -145,7 +140,7 @@ impl SettlementsHandler {
             return Ok(());
         }
         let ids: Vec<OrderId> = wanted.iter().copied().collect();
-        for order in store::projected(tx, &ids).await? {
+        for order in store::projected(tx.reader().await?, &ids).await? {
             self.orders.insert(order.id, Arc::new(Facts::from(&order)));
             wanted.remove(&order.id);
         }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain_types::Timestamp;
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Waker};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Tx, Waker};
 use schemas::{DecodeError, Envelope, OrderEvent};
-use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -85,7 +84,7 @@ impl Handler for NoticesHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -107,8 +106,11 @@ impl Handler for NoticesHandler {
                 ended.push(order_id);
             }
         }
-        store::add(tx, self.partition, &notices).await?;
-        store::forget(tx, &ended).await?;
+        if !notices.is_empty() || !ended.is_empty() {
+            let writer = tx.writer().await?;
+            store::add(writer, self.partition, &notices).await?;
+            store::forget(writer, &ended).await?;
+        }
         if !notices.is_empty() {
             self.staged.look_at = Some(Some(Timestamp::from_millis(0)));
         }
@@ -124,7 +126,7 @@ impl Handler for NoticesHandler {
 
     async fn work(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         now: Timestamp,
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -144,16 +146,19 @@ impl Handler for NoticesHandler {
                 Sent::NotNow => put_off.push((*key, now.plus(pause(tries)))),
             }
         }
-        store::settle(tx, self.partition, &settled).await?;
-        store::put_off(tx, self.partition, &put_off).await?;
+        if !settled.is_empty() || !put_off.is_empty() {
+            let writer = tx.writer().await?;
+            store::settle(writer, self.partition, &settled).await?;
+            store::put_off(writer, self.partition, &put_off).await?;
+        }
         self.staged.answers = self.answers.len();
         if self.look_at.is_some_and(|at| at <= now) && self.has_room() {
             let in_hand: Vec<MailKey> = self.in_hand.keys().copied().collect();
             let room = i64::try_from(IN_HAND - self.in_hand.len()).unwrap_or(0);
-            self.staged.mails = store::due(tx, self.partition, now, &in_hand, room).await?;
+            self.staged.mails = store::due(tx.reader().await?, self.partition, now, &in_hand, room).await?;
         }
         let full = self.staged.mails.len() + self.in_hand.len() >= IN_HAND;
-        let next = store::next_after(tx, self.partition, now).await?;
+        let next = store::next_after(tx.reader().await?, self.partition, now).await?;
         self.staged.look_at = Some(if full { Some(now) } else { next });
         Ok(())
     }

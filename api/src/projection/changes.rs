@@ -1,8 +1,7 @@
 //! `stock-events` into `stock_changes`.
 
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Tx};
 use schemas::{DecodeError, Envelope, StockEvent};
-use sqlx::PgConnection;
 
 use super::store::{self, Answer};
 use crate::products::model::ChangeState;
@@ -32,7 +31,7 @@ impl Handler for StockChangesHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -40,8 +39,9 @@ impl Handler for StockChangesHandler {
         // The first answer to a request is the answer; a repeat of it says the same.
         answers.sort_by_key(|answer| answer.change);
         answers.dedup_by(|a, b| a.change == b.change);
-        store::save_answers(tx, &answers).await?;
-        store::settle_names(tx, &answers).await?;
+        let writer = tx.writer().await?;
+        store::save_answers(writer, &answers).await?;
+        store::settle_names(writer, &answers).await?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use domain_types::Sku;
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Tx};
 use schemas::{DecodeError, Envelope, StockLevel, StockLevelMessage};
 use sqlx::PgConnection;
 
@@ -66,12 +66,12 @@ impl Handler for StockLevelsHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
         let as_of = Instant::now();
-        let newer = apply_levels(tx, batch).await?;
+        let newer = apply_levels(tx.writer().await?, batch).await?;
         self.newer.extend(newer.into_iter().map(|level| Level { product: level.into(), as_of }));
         Ok(())
     }

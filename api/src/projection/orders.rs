@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use domain_types::{MoneyError, OrderId, RequestId};
-use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced};
+use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Traced, Tx};
 use schemas::{DecodeError, Envelope, Message, OrderEvent};
-use sqlx::PgConnection;
 
 use super::store;
 use crate::orders::model::Order;
@@ -66,7 +65,7 @@ impl Handler for OrdersHandler {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -81,8 +80,8 @@ impl Handler for OrdersHandler {
             }
         }
         let changed: Vec<&Order> = changed.iter().filter_map(|id| self.open.get(id)).collect();
-        store::save_orders(tx, &changed).await?;
         store::forget_requests(tx, &answered).await?;
+        store::save_orders(tx, &changed).await?;
         Ok(())
     }
 
@@ -103,7 +102,7 @@ impl OrdersHandler {
     /// The orders of a batch as they are now.
     async fn load(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Envelope<OrderEvent>>],
     ) -> Result<HashMap<OrderId, Order>, HandlerError> {
         let mut orders = HashMap::with_capacity(batch.len());

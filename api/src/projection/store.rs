@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use domain_types::{OrderId, RequestId, Sku, Timestamp};
+use messaging::Tx;
 use schemas::{StockChangeCode, StockLevel};
 use sqlx::types::Uuid;
 use sqlx::types::chrono::{DateTime, Utc};
@@ -16,17 +17,14 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Er
     sqlx::Error::Decode(Box::new(error))
 }
 
-pub(super) async fn load_orders(
-    tx: &mut PgConnection,
-    ids: &[OrderId],
-) -> sqlx::Result<HashMap<OrderId, Order>> {
+pub(super) async fn load_orders(tx: &mut Tx, ids: &[OrderId]) -> sqlx::Result<HashMap<OrderId, Order>> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
     let documents: Vec<String> = sqlx::query_scalar("SELECT document FROM orders WHERE order_id = ANY($1)")
         .bind(ids)
-        .fetch_all(tx)
+        .fetch_all(tx.reader().await?)
         .await?;
     documents
         .iter()
@@ -37,7 +35,7 @@ pub(super) async fn load_orders(
         .collect()
 }
 
-pub(super) async fn save_orders(tx: &mut PgConnection, orders: &[&Order]) -> sqlx::Result<()> {
+pub(super) async fn save_orders(tx: &mut Tx, orders: &[&Order]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
@@ -51,14 +49,16 @@ pub(super) async fn save_orders(tx: &mut PgConnection, orders: &[&Order]) -> sql
         .iter()
         .map(|order| serde_json::to_string(order).map_err(unreadable))
         .collect::<Result<_, _>>()?;
-    sqlx::query(
-        "INSERT INTO orders AS o (order_id, customer_id, created_at, version, state, is_final, document)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::text[], $6::boolean[],
-                              $7::text[])
-         ON CONFLICT (order_id) DO UPDATE
-         SET version = EXCLUDED.version, state = EXCLUDED.state, is_final = EXCLUDED.is_final,
-             document = EXCLUDED.document
-         WHERE o.version < EXCLUDED.version",
+    let save = sqlx::query(
+        "WITH saved AS (
+            INSERT INTO orders AS o (order_id, customer_id, created_at, version, state, is_final, document)
+            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::text[], $6::boolean[],
+                                 $7::text[])
+            ON CONFLICT (order_id) DO UPDATE
+            SET version = EXCLUDED.version, state = EXCLUDED.state, is_final = EXCLUDED.is_final,
+                document = EXCLUDED.document
+            WHERE o.version < EXCLUDED.version)
+         SELECT 1",
     )
     .bind(ids)
     .bind(customers)
@@ -66,19 +66,18 @@ pub(super) async fn save_orders(tx: &mut PgConnection, orders: &[&Order]) -> sql
     .bind(versions)
     .bind(states)
     .bind(finals)
-    .bind(documents)
-    .execute(tx)
-    .await?;
-    Ok(())
+    .bind(documents);
+    tx.last(save).await
 }
 
 /// Requests that have their answer are shown by their orders.
-pub(super) async fn forget_requests(tx: &mut PgConnection, answered: &[RequestId]) -> sqlx::Result<()> {
+pub(super) async fn forget_requests(tx: &mut Tx, answered: &[RequestId]) -> sqlx::Result<()> {
     if answered.is_empty() {
         return Ok(());
     }
     let ids: Vec<Uuid> = answered.iter().map(|id| id.uuid()).collect();
-    sqlx::query("DELETE FROM order_requests WHERE request_id = ANY($1)").bind(ids).execute(tx).await?;
+    let forget = sqlx::query("DELETE FROM order_requests WHERE request_id = ANY($1)").bind(ids);
+    forget.execute(tx.writer().await?).await?;
     Ok(())
 }
 

@@ -97,11 +97,12 @@ pub(crate) fn is_fenced(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(SQLSTATE_FENCED))
 }
 
-/// Whether the server's answer to a commit says that nothing was committed. A proxy in between may answer with an error
-/// although the commit took effect: only what the server itself says about the transaction counts.
+/// Whether the server's answer to a commit, or to a statement that is its own transaction, says that nothing was committed. A proxy
+/// in between may answer with an error although the commit took effect: only what the server itself says about the
+/// transaction, or about what a statement may do or needs (42, 53, 54), counts.
 pub(crate) fn is_abort(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error)
-        if error.code().as_deref().and_then(|code| code.get(..2)).is_some_and(|class| matches!(class, "FC" | "22" | "23" | "25" | "40" | "P0")))
+        if error.code().as_deref().and_then(|code| code.get(..2)).is_some_and(|class| matches!(class, "FC" | "22" | "23" | "25" | "40" | "42" | "53" | "54" | "P0")))
 }
 
 /// Why outputs were not acknowledged. They may have been appended all the same.

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use domain_types::{MessageId, OrderId, Timestamp};
 use schemas::DecodeError;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::Notify;
 
-use crate::{HandlerError, Outputs, Received, Record};
+use crate::{HandlerError, Outputs, Received, Record, Tx};
 
 /// Applies the records of one partition. There is one handler per owned partition, made anew at each take-over; it
 /// may cache state, because the fence makes sure that nobody else changes it.
 ///
-/// `Tx` is the open transaction: PostgreSQL's for the runtime, another store's for a simulation that drives the
+/// `T` is the transaction: PostgreSQL's for the runtime, another store's for a simulation that drives the
 /// same handler.
-pub trait Handler<Tx = PgConnection>: Send + 'static {
+pub trait Handler<T = Tx>: Send + 'static {
     /// What a record says, once decoded.
     type Input: Send + Sync + 'static;
 
@@ -28,7 +28,7 @@ pub trait Handler<Tx = PgConnection>: Send + 'static {
         None
     }
 
-    /// Applies a batch (offset order, 1 to [`crate::Limits::batch_records`] records) in the open transaction.
+    /// Applies a batch (offset order, 1 to [`crate::Limits::batch_records`] records) in a transaction.
     ///
     /// The runtime adds position and outbox to the same transaction and commits it; `outputs` are published after
     /// that. It may be called again with the same records, or with some of them, after a rollback: so no effects but
@@ -39,7 +39,7 @@ pub trait Handler<Tx = PgConnection>: Send + 'static {
     /// the culprit is alone, which is parked.
     fn handle(
         &mut self,
-        tx: &mut Tx,
+        tx: &mut T,
         batch: &[Received<Self::Input>],
         outputs: &mut Outputs,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send;
@@ -53,7 +53,7 @@ pub trait Handler<Tx = PgConnection>: Send + 'static {
     /// Called when [`Handler::next_work`] is due or the [`Waker`] was used.
     fn work(
         &mut self,
-        tx: &mut Tx,
+        tx: &mut T,
         now: Timestamp,
         outputs: &mut Outputs,
     ) -> impl Future<Output = Result<(), HandlerError>> + Send {

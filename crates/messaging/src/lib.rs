@@ -19,6 +19,7 @@ mod runtime;
 mod status;
 mod store;
 mod trace;
+mod tx;
 
 pub use codec::{Damaged, decode_headers};
 pub use crash::crash_point;
@@ -38,3 +39,4 @@ pub use store::{
     GroupPosition, ParkedRecord, begin, is_empty_database, migrate, parked, positions, set_aside, set_outbox,
     set_position, snapshot,
 };
+pub use tx::Tx;

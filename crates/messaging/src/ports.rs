@@ -1,19 +1,21 @@
 //! The owner's ports on PostgreSQL and Kafka.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use domain_types::Timestamp;
+use sqlx::{Connection, PgConnection};
 
 use crate::consumer::{Order, Reading};
-use crate::error::{is_abort, is_fenced};
+use crate::error::is_fenced;
 use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
 use crate::rules::{self, House, LogFacts};
 use crate::runtime::Shared;
 use crate::store::{self, PositionKey};
+use crate::tx::CommitError;
 use crate::{
     ErrorClass, Handler, HandlerError, HandlerFactory, NextOffset, Offset, Output, Ownership, Parsed, Record,
-    Waker, crash_point, trace,
+    Tx, Waker, crash_point, trace,
 };
 
 /// The ports of one partition.
@@ -25,7 +27,12 @@ pub(crate) struct PgPorts<F: HandlerFactory> {
     handler: Option<F::Handler>,
     reading: Reading,
     next: std::sync::atomic::AtomicI64,
+    /// That of the last transaction, and when it was used.
+    connection: Option<(PgConnection, Instant)>,
 }
+
+/// A connection that nobody used for so long is tried before it is: the server may have been restarted.
+const TRY_AFTER_IDLE: Duration = Duration::from_millis(500);
 
 fn rolled_back(error: HandlerError) -> Failure {
     Failure::RolledBack { class: error.class(), detail: error.to_string() }
@@ -50,6 +57,7 @@ impl<F: HandlerFactory> PgPorts<F> {
             handler: None,
             reading: Reading::default(),
             next: std::sync::atomic::AtomicI64::new(0),
+            connection: None,
         }
     }
 
@@ -105,10 +113,20 @@ impl<F: HandlerFactory> PgPorts<F> {
         }
     }
 
+    /// A transaction, on the connection of the last one if that still serves.
+    async fn open(&mut self) -> Result<Tx, sqlx::Error> {
+        if let Some((mut connection, used)) = self.connection.take()
+            && (used.elapsed() < TRY_AFTER_IDLE || connection.ping().await.is_ok())
+        {
+            return Ok(Tx::on(connection));
+        }
+        Tx::open(&self.shared.config.pool).await
+    }
+
     /// The body of a transaction, up to but without the commit.
     async fn execute(
         &mut self,
-        tx: &mut sqlx::PgConnection,
+        tx: &mut Tx,
         transaction: &Transaction<'_, <F::Handler as Handler>::Input>,
     ) -> Result<Vec<Output>, Failure> {
         let handler = self.handler.as_mut().ok_or(Failure::Fenced)?;
@@ -119,17 +137,18 @@ impl<F: HandlerFactory> PgPorts<F> {
             output_bytes: config.limits.output_bytes,
         };
         let outputs = rules::outputs_of(handler, tx, transaction, house).await.map_err(rolled_back)?;
-        if self.is_contiguous() {
-            store::park(tx, &self.key, transaction.park).await.map_err(database)?;
+        if self.is_contiguous() && !transaction.park.is_empty() {
+            let writer = tx.writer().await.map_err(database)?;
+            store::park(writer, &self.key, transaction.park).await.map_err(database)?;
         }
-        store::unpark(tx, &self.key, transaction.unpark).await.map_err(database)?;
+        if !transaction.unpark.is_empty() {
+            let writer = tx.writer().await.map_err(database)?;
+            store::unpark(writer, &self.key, transaction.unpark).await.map_err(database)?;
+        }
         if let Some(log_id) = &transaction.log_id {
-            store::set_log_id(&mut *tx, &self.key, log_id).await.map_err(database)?;
+            let writer = tx.writer().await.map_err(database)?;
+            store::set_log_id(writer, &self.key, log_id).await.map_err(database)?;
         }
-        let positions = (transaction.expected, transaction.next);
-        store::advance(tx, &self.key, transaction.row, positions, &outputs, transaction.done)
-            .await
-            .map_err(database)?;
         Ok(outputs)
     }
 }
@@ -187,26 +206,29 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
 
     async fn transact(&mut self, transaction: Transaction<'_, Self::Input>) -> Result<Vec<Output>, Failure> {
         let (started, began) = (Instant::now(), SystemTime::now());
-        let mut tx = store::begin(&self.shared.config.pool).await.map_err(database)?;
+        let mut tx = self.open().await.map_err(database)?;
         let executed = self.execute(&mut tx, &transaction).await;
         crash_point(&self.key.group, "before-commit");
+        let positions = (transaction.expected, transaction.next);
         let result = match executed {
-            Ok(outputs) => match tx.commit().await {
-                Ok(()) => Ok(outputs),
-                // The server refused: rolled back. Any other answer, or none: nobody knows.
-                Err(error) if is_abort(&error) => Err(database(error)),
-                Err(error) => {
-                    tracing::warn!(%error, "the answer to a commit was lost");
-                    Err(Failure::Fenced)
+            Ok(outputs) => {
+                let (row, done) = (transaction.row, transaction.done);
+                match store::commit(&mut tx, &self.key, row, positions, &outputs, done).await {
+                    Ok(()) => Ok(outputs),
+                    Err(CommitError::RolledBack(error)) => Err(database(error)),
+                    Err(CommitError::Unknown(error)) => {
+                        tracing::warn!(%error, "the answer to a commit was lost");
+                        Err(Failure::Fenced)
+                    }
                 }
-            },
-            Err(failure) => {
-                if let Err(error) = tx.rollback().await {
-                    tracing::debug!(%error, "rollback failed; the connection is closed");
-                }
-                Err(failure)
             }
+            Err(failure) => Err(failure),
         };
+        self.connection = match &result {
+            Ok(_) => Some(tx.into_connection()),
+            Err(_) => tx.roll_back().await,
+        }
+        .map(|connection| (connection, Instant::now()));
         if let Some(handler) = self.handler.as_mut() {
             if result.is_ok() { handler.committed() } else { handler.rolled_back() }
         }

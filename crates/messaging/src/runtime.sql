@@ -39,6 +39,14 @@ CREATE TABLE IF NOT EXISTS messaging_parked (
     CONSTRAINT messaging_parked_pk PRIMARY KEY (partition_id, consumer_group, topic, record_offset)
 );
 
+-- Aborts the whole transaction, which is then tried again, unless this holds: for a write whose result nobody reads.
+CREATE OR REPLACE FUNCTION messaging_require(p_holds boolean, p_what text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_holds IS NOT TRUE THEN
+        RAISE EXCEPTION '%', p_what USING ERRCODE = 'FC003';
+    END IF;
+END $$;
+
 -- Moves the position and keeps the outputs, or aborts the whole transaction: then the partition has another owner.
 CREATE OR REPLACE FUNCTION messaging_advance(
     p_partition integer, p_group text, p_topic text, p_epoch bigint,

@@ -1,6 +1,6 @@
 //! The runtime's own SQL: position, outbox, parked records.
 
-use sqlx::{PgConnection, PgExecutor, PgPool, Postgres, Row, postgres::PgRow};
+use sqlx::{Arguments, PgConnection, PgExecutor, PgPool, Postgres, Row, postgres::PgRow};
 
 use domain_types::Timestamp;
 
@@ -8,7 +8,8 @@ use crate::codec::{Damaged, decode_headers, decode_outputs, encode_headers, enco
 use crate::owner::OutboxRow;
 use crate::parking::{ParkCause, Parking};
 use crate::rules::StoredPosition;
-use crate::{NextOffset, Offset, Output, ParkingKey, Record};
+use crate::tx::CommitError;
+use crate::{NextOffset, Offset, Output, ParkingKey, Record, Tx};
 
 /// Makes the runtime's own tables; may be repeated, also by several processes at once.
 ///
@@ -407,9 +408,6 @@ pub(crate) async fn unpark(
     key: &PositionKey,
     offsets: &[Offset],
 ) -> Result<(), sqlx::Error> {
-    if offsets.is_empty() {
-        return Ok(());
-    }
     let offsets: Vec<i64> = offsets.iter().map(|offset| offset.0).collect();
     sqlx::query(
         "DELETE FROM messaging_parked
@@ -424,28 +422,32 @@ pub(crate) async fn unpark(
     Ok(())
 }
 
-/// Moves the position and keeps the outputs; raises SQLSTATE `FC001` if the partition has another owner.
-pub(crate) async fn advance(
-    tx: &mut PgConnection,
+/// Commits what was written, moves the position and keeps the outputs; raises SQLSTATE `FC001` if the partition has another
+/// owner.
+pub(crate) async fn commit(
+    tx: &mut Tx,
     key: &PositionKey,
     row: OutboxRow,
     (expected, next): (NextOffset, NextOffset),
     outputs: &[Output],
     done: Option<OutboxRow>,
-) -> Result<(), sqlx::Error> {
+) -> Result<(), CommitError> {
     let body = (!outputs.is_empty()).then(|| encode_outputs(outputs));
-    sqlx::query("SELECT messaging_advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)")
-        .bind(key.partition)
-        .bind(&key.group)
-        .bind(&key.topic)
-        .bind(row.epoch)
-        .bind(expected.0)
-        .bind(next.0)
-        .bind(row.seq)
-        .bind(body)
-        .bind(done.map(|row| row.epoch))
-        .bind(done.map(|row| row.seq))
-        .execute(tx)
-        .await?;
-    Ok(())
+    let advance = |before: usize| {
+        let places: Vec<String> = (before + 1..=before + 10).map(|place| format!("${place}")).collect();
+        format!("messaging_advance({})", places.join(", "))
+    };
+    tx.commit(advance, |arguments| {
+        arguments.add(key.partition)?;
+        arguments.add(&key.group)?;
+        arguments.add(&key.topic)?;
+        arguments.add(row.epoch)?;
+        arguments.add(expected.0)?;
+        arguments.add(next.0)?;
+        arguments.add(row.seq)?;
+        arguments.add(body)?;
+        arguments.add(done.map(|row| row.epoch))?;
+        arguments.add(done.map(|row| row.seq))
+    })
+    .await
 }

@@ -9,7 +9,7 @@ use std::future::Future;
 
 use chrono::{DateTime, Utc};
 use domain_types::{OrderId, Timestamp};
-use messaging::{ErrorClass, HandlerError, classify};
+use messaging::{ErrorClass, HandlerError, Tx, classify};
 use saga::{Saga, Timer};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -84,9 +84,9 @@ pub trait SagaStore: Send {
     ) -> impl Future<Output = Result<Option<Timestamp>, HandlerError>> + Send;
 }
 
-impl SagaStore for PgConnection {
+impl SagaStore for Tx {
     async fn load(&mut self, partition: i32, orders: &[OrderId]) -> Result<Vec<StoredSaga>, HandlerError> {
-        Ok(load(self, partition, orders).await?)
+        Ok(load(self.reader().await?, partition, orders).await?)
     }
 
     async fn append_history(
@@ -99,7 +99,7 @@ impl SagaStore for PgConnection {
     }
 
     async fn ahead(&mut self, partition: i32) -> Result<Ahead, HandlerError> {
-        Ok(ahead(self, partition).await?)
+        Ok(ahead(self.reader().await?, partition).await?)
     }
 
     async fn save(
@@ -109,7 +109,7 @@ impl SagaStore for PgConnection {
         seq: HistorySeq,
         checkpoint: HistorySeq,
     ) -> Result<(), HandlerError> {
-        Ok(save(self, partition, sagas, seq, checkpoint).await?)
+        Ok(save(self.writer().await?, partition, sagas, seq, checkpoint).await?)
     }
 
     async fn take_due(
@@ -118,11 +118,11 @@ impl SagaStore for PgConnection {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<(OrderId, Timer)>, HandlerError> {
-        Ok(take_due(self, partition, now, limit).await?)
+        Ok(take_due(self.writer().await?, partition, now, limit).await?)
     }
 
     async fn next_due_at(&mut self, partition: i32) -> Result<Option<Timestamp>, HandlerError> {
-        Ok(next_due_at(self, partition).await?)
+        Ok(next_due_at(self.reader().await?, partition).await?)
     }
 }
 
@@ -210,18 +210,16 @@ async fn load(
 }
 
 async fn append_history(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     partition: i32,
     seq: HistorySeq,
     entries: &[HistoryEntry],
 ) -> Result<(), StoreError> {
     let body = history::encode(entries).map_err(StoreError::Unwritable)?;
-    sqlx::query("INSERT INTO saga_history (partition_id, seq, body) VALUES ($1, $2, $3)")
-        .bind(partition)
-        .bind(seq.0)
-        .bind(body)
-        .execute(tx)
-        .await?;
+    let append = sqlx::query(
+        "WITH batch AS (INSERT INTO saga_history (partition_id, seq, body) VALUES ($1, $2, $3)) SELECT 1",
+    );
+    tx.last(append.bind(partition).bind(seq.0).bind(body)).await?;
     Ok(())
 }
 

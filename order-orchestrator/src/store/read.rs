@@ -10,7 +10,7 @@ use saga::Saga;
 use sqlx::{PgConnection, PgPool, Postgres, Row, Transaction};
 use uuid::Uuid;
 
-use super::{SagaStore, StoreError};
+use super::StoreError;
 use crate::CONSUMER_GROUP;
 use crate::history::{self, HistoryEntry, HistorySeq};
 
@@ -111,7 +111,7 @@ impl SagaReader {
             if let Some((saga, _)) = self.newer(partition).await?.sagas.get(&order_id) {
                 return Ok(Some(PresentSaga { order_id, partition, saga: saga.clone() }));
             }
-            if let Some(row) = SagaStore::load(&mut *self.tx, partition, &[order_id]).await?.pop() {
+            if let Some(row) = super::load(&mut self.tx, partition, &[order_id]).await?.pop() {
                 return Ok(Some(PresentSaga { order_id, partition, saga: row.saga }));
             }
         }
@@ -219,12 +219,12 @@ impl SagaReader {
     }
 
     async fn read_newer(&mut self, partition: i32) -> Result<Newer, ReadError> {
-        let ahead = SagaStore::ahead(&mut *self.tx, partition).await?;
+        let ahead = super::ahead(&mut self.tx, partition).await?;
         let entries = ahead.batches.iter().flat_map(|(_, entries)| entries);
         let mut orders: Vec<OrderId> = entries.map(|entry| entry.order_id).collect();
         orders.sort_unstable();
         orders.dedup();
-        let rows = SagaStore::load(&mut *self.tx, partition, &orders).await?;
+        let rows = super::load(&mut self.tx, partition, &orders).await?;
         let mut rows: HashMap<OrderId, _> = rows.into_iter().map(|row| (row.order_id, row)).collect();
         let mut newer = Newer::default();
         for (seq, entries) in ahead.batches {

@@ -4,14 +4,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use messaging::{ParkedRecord, Record};
+use messaging::{ParkedRecord, Record, Tx};
 use order_orchestrator::SagaReader;
 use payment_domain::PaymentRecord;
 use payment_worker::{PaymentStore, Stored};
 use saga::{Decision, IgnoreReason, fold};
 use schemas::{DecodeError, Message, OrderSagaMessage};
 use serde::Serialize;
-use sqlx::PgConnection;
 use stock_domain::{Answer, Cause, Stock};
 use stock_worker::{Needs, StockStore};
 
@@ -175,26 +174,23 @@ fn decided(message: &OrderSagaMessage, decision: &Decision, after: Option<&saga:
     }
 }
 
-/// A connection to the database that parked them, in a transaction that keeps nothing.
-async fn connection(
-    servers: &Servers,
-    key: &Key,
-) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Failure> {
+/// The database that parked them; nothing is kept.
+async fn open(servers: &Servers, key: &Key) -> Result<Tx, Failure> {
     let pools = servers.databases(key.service).await?;
     let pool =
         pools.first().ok_or_else(|| Failure::usage(format!("there is no database of {}", key.service)))?;
-    pool.acquire()
+    Tx::open(pool)
         .await
         .map_err(|error| Failure::away(format!("the {} database failed: {error}", key.service)))
 }
 
 async fn stock(servers: &Servers, key: &Key) -> Result<Verdicts, Failure> {
-    let mut connection = connection(servers, key).await?;
+    let mut tx = open(servers, key).await?;
     let mut stock = Stock::default();
     let mut verdicts = Verdicts::new();
     for ParkedRecord { record, .. } in &key.records {
         verdicts.push(match stock_worker::decode(record) {
-            Ok(command) => stock_decided(&mut connection, &mut stock, record, &command).await?,
+            Ok(command) => stock_decided(&mut tx, &mut stock, record, &command).await?,
             Err(error) => poison(&error),
         });
     }
@@ -202,7 +198,7 @@ async fn stock(servers: &Servers, key: &Key) -> Result<Verdicts, Failure> {
 }
 
 async fn stock_decided(
-    connection: &mut PgConnection,
+    tx: &mut Tx,
     stock: &mut Stock,
     record: &Record,
     command: &schemas::Envelope<schemas::StockCommand>,
@@ -210,7 +206,7 @@ async fn stock_decided(
     let away = |error: messaging::HandlerError| Failure::away(format!("the stock database failed: {error}"));
     let mut needs = Needs::default();
     needs.add(command.order_id, &command.message);
-    StockStore::load(connection, record.partition, &needs, stock).await.map_err(away)?;
+    StockStore::load(tx, record.partition, &needs, stock).await.map_err(away)?;
     let cause = Cause { message_id: command.message_id, offset: record.offset.0, at: record.time };
     let name = command.message.type_name();
     let decision = match stock.decide(command.order_id, &command.message, cause) {
@@ -235,7 +231,7 @@ async fn stock_decided(
 }
 
 async fn payments(servers: &Servers, key: &Key) -> Result<Verdicts, Failure> {
-    let mut connection = connection(servers, key).await?;
+    let mut tx = open(servers, key).await?;
     let mut known: HashMap<_, Option<PaymentRecord>> = HashMap::new();
     let mut verdicts = Verdicts::new();
     for ParkedRecord { record, .. } in &key.records {
@@ -249,7 +245,7 @@ async fn payments(servers: &Servers, key: &Key) -> Result<Verdicts, Failure> {
         let order_id = command.order_id;
         if let Entry::Vacant(place) = known.entry(order_id) {
             let away = |error| Failure::away(format!("the payment database failed: {error}"));
-            let loaded = PaymentStore::load(&mut *connection, record.partition, &[order_id]).await;
+            let loaded = PaymentStore::load(&mut tx, record.partition, &[order_id]).await;
             let stored = match loaded.map_err(away)?.remove(&order_id) {
                 Some(Stored::Record(record)) => Some(record),
                 Some(Stored::Unreadable(why)) => {

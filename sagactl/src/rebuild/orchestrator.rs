@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{
-    Cluster, GroupPosition, Handler, LogReader, Outputs, Received, RecordedParkings, set_aside, set_outbox,
-    set_position,
+    Cluster, GroupPosition, Handler, LogReader, Outputs, Received, RecordedParkings, Tx, set_aside,
+    set_outbox, set_position,
 };
 use order_orchestrator::{CONSUMER_GROUP, SagaHandler, SagaInput, SagaMetrics, SagaReader};
 use schemas::Topic;
@@ -108,43 +108,39 @@ async fn one_partition(
         let position = position(&reader, (CONSUMER_GROUP, topic, partition), end)?;
         Ok::<_, Failure>((position, walk.into_parked().collect::<Vec<_>>()))
     });
-    let mut connection = into.acquire().await.map_err(failed)?;
+    let mut tx = Tx::open(&into).await.map_err(failed)?;
     let clock = || STANDING;
-    let mut handler = SagaHandler::take_over(&mut *connection, partition, CACHED_SAGAS, metrics, clock)
-        .await
-        .map_err(failed)?;
-    drop(connection);
+    let mut handler =
+        SagaHandler::take_over(&mut tx, partition, CACHED_SAGAS, metrics, clock).await.map_err(failed)?;
     let mut records = 0;
     while let Some(batch) = read.recv().await {
-        let mut tx = messaging::begin(&into).await.map_err(failed)?;
-        handler.handle(&mut *tx, &batch, &mut Outputs::default()).await.map_err(failed)?;
-        tx.commit().await.map_err(failed)?;
-        Handler::<sqlx::PgConnection>::committed(&mut handler);
+        handler.handle(&mut tx, &batch, &mut Outputs::default()).await.map_err(failed)?;
+        tx.finish().await.map_err(failed)?;
+        Handler::<Tx>::committed(&mut handler);
         records += batch.len() as u64;
-        if Handler::<sqlx::PgConnection>::next_work(&handler) == Some(STANDING) {
-            save(&mut handler, &into).await?;
+        if Handler::<Tx>::next_work(&handler) == Some(STANDING) {
+            save(&mut handler, &mut tx).await?;
         }
     }
-    while Handler::<sqlx::PgConnection>::next_work(&handler).is_some_and(|at| at <= SAVING) {
-        save(&mut handler, &into).await?;
+    while Handler::<Tx>::next_work(&handler).is_some_and(|at| at <= SAVING) {
+        save(&mut handler, &mut tx).await?;
     }
     let (position, parked) = reading.await.map_err(failed)??;
-    let mut tx = messaging::begin(&into).await.map_err(failed)?;
+    let writer = tx.writer().await.map_err(failed)?;
     for (key, record) in &parked {
-        set_aside(&mut tx, CONSUMER_GROUP, record, key, "set aside before the database was rebuilt")
+        set_aside(writer, CONSUMER_GROUP, record, key, "set aside before the database was rebuilt")
             .await
             .map_err(failed)?;
     }
-    set_position(&mut tx, &position).await.map_err(failed)?;
-    tx.commit().await.map_err(failed)?;
+    set_position(writer, &position).await.map_err(failed)?;
+    tx.finish().await.map_err(failed)?;
     Ok((records, position))
 }
 
-async fn save(handler: &mut SagaHandler, into: &PgPool) -> Result<(), Failure> {
-    let mut tx = messaging::begin(into).await.map_err(failed)?;
-    handler.work(&mut *tx, SAVING, &mut Outputs::default()).await.map_err(failed)?;
-    tx.commit().await.map_err(failed)?;
-    Handler::<sqlx::PgConnection>::committed(handler);
+async fn save(handler: &mut SagaHandler, tx: &mut Tx) -> Result<(), Failure> {
+    handler.work(tx, SAVING, &mut Outputs::default()).await.map_err(failed)?;
+    tx.finish().await.map_err(failed)?;
+    Handler::<Tx>::committed(handler);
     Ok(())
 }
 

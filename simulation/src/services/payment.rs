@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain_types::{OrderId, Timestamp};
 use messaging::{HandlerError, Waker};
 use payment_domain::{Movement, PaymentRecord, Policy};
-use payment_worker::{Calls, LedgerKey, Line, PaymentHandler, PaymentStore, Stored};
+use payment_worker::{Calls, Changes, Line, PaymentHandler, PaymentStore, Stored};
 use schemas::Topic;
 
 use super::{exists, metrics};
@@ -126,9 +126,9 @@ impl PaymentStore for Tx<PaymentTables> {
         }))
     }
 
-    async fn insert(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
+    async fn save(&mut self, partition: i32, changes: &Changes<'_>) -> Result<(), HandlerError> {
         let planted = self.planted();
-        for record in records {
+        for record in &changes.new {
             let key = (partition, order_of(record));
             if planted == Some(Planted::ClosedChargeForgotten)
                 && matches!(record, PaymentRecord::Barred { .. })
@@ -146,11 +146,7 @@ impl PaymentStore for Tx<PaymentTables> {
                 })
             });
         }
-        Ok(())
-    }
-
-    async fn update(&mut self, partition: i32, records: &[&PaymentRecord]) -> Result<(), HandlerError> {
-        for record in records {
+        for record in &changes.changed {
             let key = (partition, order_of(record));
             let Some(before) = self.read(|tables| tables.charges.get(&key).cloned()) else { continue };
             let record = PaymentRecord::clone(record);
@@ -161,23 +157,12 @@ impl PaymentStore for Tx<PaymentTables> {
                 })
             });
         }
-        Ok(())
-    }
-
-    async fn append_movements(
-        &mut self,
-        key: LedgerKey,
-        _now: Timestamp,
-        movements: &[Movement],
-    ) -> Result<(), HandlerError> {
-        if movements.is_empty() {
-            return Ok(());
-        }
-        let key = (key.partition, key.epoch, key.seq);
+        let Some(row) = &changes.ledger else { return Ok(()) };
+        let key = (partition, row.epoch, row.seq);
         if self.read(|tables| tables.movements.contains_key(&key)) {
             return Err(exists(format!("movements {key:?}")));
         }
-        let movements = movements.to_vec();
+        let movements = row.movements.to_vec();
         self.write(|tables| {
             tables.movements.insert(key, movements);
             Box::new(move |tables| {

@@ -14,8 +14,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 
 use domain_types::Sku;
-use messaging::{ErrorClass, HandlerError, classify};
-use sqlx::PgConnection;
+use messaging::{ErrorClass, HandlerError, Tx, classify};
 use stock_domain::Stock;
 
 /// The stock of a partition, in an open transaction.
@@ -53,9 +52,9 @@ pub trait StockStore: Send {
     ) -> impl Future<Output = Result<Vec<(Sku, i64)>, HandlerError>> + Send;
 }
 
-impl StockStore for PgConnection {
+impl StockStore for Tx {
     async fn load(&mut self, partition: i32, needs: &Needs, stock: &mut Stock) -> Result<(), HandlerError> {
-        Ok(load::load(self, partition, needs, stock).await?)
+        Ok(load::load(self.reader().await?, partition, needs, stock).await?)
     }
 
     async fn load_items(
@@ -64,7 +63,7 @@ impl StockStore for PgConnection {
         skus: &BTreeSet<Sku>,
         stock: &mut Stock,
     ) -> Result<(), HandlerError> {
-        Ok(load::load_items(self, partition, skus.iter(), stock).await?)
+        Ok(load::load_items(self.reader().await?, partition, skus.iter(), stock).await?)
     }
 
     async fn save(&mut self, partition: i32, stock: &Stock, changed: &Changed) -> Result<(), HandlerError> {
@@ -77,7 +76,7 @@ impl StockStore for PgConnection {
         after: Option<&Sku>,
         limit: i64,
     ) -> Result<Vec<(Sku, i64)>, HandlerError> {
-        Ok(load::item_versions(self, partition, after, limit).await?)
+        Ok(load::item_versions(self.reader().await?, partition, after, limit).await?)
     }
 }
 

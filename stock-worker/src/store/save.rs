@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use domain_types::{OrderId, RequestId, Sku};
-use sqlx::PgConnection;
+use messaging::Tx;
 use stock_domain::{Change, ChangeOutcome, Decision, Entry, Fact, Hold, HoldKey, Item, Stock};
 use uuid::Uuid;
 
@@ -94,7 +94,7 @@ impl Changed {
 
 /// Saves a batch. Durable once the transaction commits.
 pub(super) async fn save(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     partition: i32,
     stock: &Stock,
     changed: &Changed,
@@ -152,7 +152,7 @@ impl<'a> Items<'a> {
 }
 
 async fn save_new_items(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     partition: i32,
     stock: &Stock,
     changed: &Changed,
@@ -179,13 +179,13 @@ async fn save_new_items(
     .bind(new.product_versions)
     .bind(new.updated_at)
     .bind(new.causes)
-    .execute(tx)
+    .execute(tx.writer().await?)
     .await?;
     Ok(())
 }
 
 async fn save_products(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     partition: i32,
     stock: &Stock,
     changed: &Changed,
@@ -206,13 +206,13 @@ async fn save_products(
     .bind(partition)
     .bind(skus)
     .bind(products)
-    .execute(tx)
+    .execute(tx.writer().await?)
     .await?;
     Ok(())
 }
 
 async fn save_changes(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     partition: i32,
     changes: &[(RequestId, Change)],
 ) -> Result<(), StoreError> {
@@ -233,7 +233,7 @@ async fn save_changes(
     .bind(changes.iter().map(|(_, change)| change.quantity).collect::<Vec<_>>())
     .bind(changes.iter().map(|(_, change)| outcome(change).0).collect::<Vec<_>>())
     .bind(changes.iter().map(|(_, change)| outcome(change).1).collect::<Vec<_>>())
-    .execute(tx)
+    .execute(tx.writer().await?)
     .await?;
     Ok(())
 }
@@ -281,13 +281,8 @@ impl<'a> Holds<'a> {
     }
 }
 
-/// Writes items, holds and ledger in one statement.
-async fn save_batch(
-    tx: &mut PgConnection,
-    partition: i32,
-    stock: &Stock,
-    changed: &Changed,
-) -> Result<(), StoreError> {
+/// Writes items, holds and ledger in one statement, the last one.
+async fn save_batch(tx: &mut Tx, partition: i32, stock: &Stock, changed: &Changed) -> Result<(), StoreError> {
     let items = Items::of(stock, changed.items.iter().filter(|item| item.before > 0))?;
     let new = Holds::of(stock, &changed.new_holds)?;
     let old = Holds::of(stock, &changed.old_holds)?;
@@ -296,41 +291,37 @@ async fn save_batch(
         let entries = serde_json::to_string(&item.entries);
         ledger.push(entries.map_err(|source| StoreError::unreadable_because("ledger entry", source))?);
     }
-    let expected = [items.skus.len(), new.orders.len(), old.orders.len(), ledger.len()];
-    let (items_saved, new_saved, old_saved, ledger_saved): (i64, i64, i64, i64) =
-        sqlx::query_as(include_str!("save.sql"))
-            .bind(partition)
-            .bind(items.skus)
-            .bind(items.before)
-            .bind(items.restocked)
-            .bind(items.available)
-            .bind(items.held)
-            .bind(items.sold)
-            .bind(items.granted)
-            .bind(items.versions)
-            .bind(items.product_versions)
-            .bind(items.updated_at)
-            .bind(items.causes)
-            .bind(new.orders)
-            .bind(new.lines)
-            .bind(new.skus)
-            .bind(new.customers)
-            .bind(new.quantities)
-            .bind(new.statuses)
-            .bind(new.reasons)
-            .bind(new.versions)
-            .bind(new.confirmed)
-            .bind(new.returned)
-            .bind(old.orders)
-            .bind(old.lines)
-            .bind(old.statuses)
-            .bind(old.confirmed)
-            .bind(old.returned)
-            .bind(changed.skus().map(Sku::as_str).collect::<Vec<_>>())
-            .bind(changed.items.iter().map(|item| item.before + 1).collect::<Vec<_>>())
-            .bind(ledger)
-            .fetch_one(tx)
-            .await?;
-    let saved = [items_saved, new_saved, old_saved, ledger_saved].map(|rows| usize::try_from(rows).ok());
-    if saved == expected.map(Some) { Ok(()) } else { Err(StoreError::Changed) }
+    let save = sqlx::query(include_str!("save.sql"))
+        .bind(partition)
+        .bind(items.skus)
+        .bind(items.before)
+        .bind(items.restocked)
+        .bind(items.available)
+        .bind(items.held)
+        .bind(items.sold)
+        .bind(items.granted)
+        .bind(items.versions)
+        .bind(items.product_versions)
+        .bind(items.updated_at)
+        .bind(items.causes)
+        .bind(new.orders)
+        .bind(new.lines)
+        .bind(new.skus)
+        .bind(new.customers)
+        .bind(new.quantities)
+        .bind(new.statuses)
+        .bind(new.reasons)
+        .bind(new.versions)
+        .bind(new.confirmed)
+        .bind(new.returned)
+        .bind(old.orders)
+        .bind(old.lines)
+        .bind(old.statuses)
+        .bind(old.confirmed)
+        .bind(old.returned)
+        .bind(changed.skus().map(Sku::as_str).collect::<Vec<_>>())
+        .bind(changed.items.iter().map(|item| item.before + 1).collect::<Vec<_>>())
+        .bind(ledger);
+    tx.last(save).await?;
+    Ok(())
 }

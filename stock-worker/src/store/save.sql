@@ -1,5 +1,5 @@
 -- One batch: items and holds as they are now, what is new in the ledger. $1 partition.
--- An item that is not as it was when it was loaded is not counted, and the caller rolls back.
+-- An item that is not as it was when it was loaded is not counted, and nothing is saved.
 WITH item AS (
     UPDATE items AS i
        SET restocked = n.restocked, available = n.available, held = n.held, sold = n.sold, granted = n.granted,
@@ -34,5 +34,7 @@ WITH item AS (
     SELECT $1, n.* FROM UNNEST($28::text[], $29::bigint[], $30::text[]) AS n
     RETURNING 1
 )
-SELECT (SELECT count(*) FROM item), (SELECT count(*) FROM new_hold), (SELECT count(*) FROM old_hold),
-       (SELECT count(*) FROM entries)
+SELECT messaging_require(
+    (SELECT count(*) FROM item) = cardinality($2) AND (SELECT count(*) FROM new_hold) = cardinality($13)
+    AND (SELECT count(*) FROM old_hold) = cardinality($23) AND (SELECT count(*) FROM entries) = cardinality($28),
+    'the stored stock is not what was loaded')

@@ -14,11 +14,11 @@ use std::time::Duration;
 use domain_types::Timestamp;
 use messaging::{
     ConsumerConfig, Handler, HandlerError, HandlerFactory, Metrics, Output, Outputs, Ownership, Publisher,
-    Received, Record, RunError, Status,
+    Received, Record, RunError, Status, Tx,
 };
 use schemas::DecodeError;
 use serde::Deserialize;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgPool, Row};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,7 @@ impl Handler for Adder {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         batch: &[Received<Self::Input>],
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
@@ -103,7 +103,7 @@ impl Handler for Adder {
             .bind(key)
             .bind(add.add)
             .bind(record.offset.0)
-            .fetch_one(&mut *tx)
+            .fetch_one(tx.writer().await?)
             .await?
             .try_get("total")?;
             outputs.push(Output::raw(self.out_topic.clone(), key.clone(), format!("{sum}").into_bytes()));
@@ -113,14 +113,14 @@ impl Handler for Adder {
 
     async fn work(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut Tx,
         _now: Timestamp,
         outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
         if std::mem::take(&mut self.asked_to_work) {
             sqlx::query("INSERT INTO worked (epoch) VALUES ($1)")
                 .bind(self.ownership.epoch)
-                .execute(tx)
+                .execute(tx.writer().await?)
                 .await?;
             outputs.push(Output::raw(self.out_topic.clone(), "worked", b"worked".to_vec()));
         }
