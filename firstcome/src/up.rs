@@ -11,7 +11,9 @@ use anyhow::Context;
 use local_stack::{Jit, Part, Server, Stack, StackError, StackOptions, topics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::catalogue;
 use crate::cli::Up;
@@ -264,9 +266,9 @@ fn init_logs(home: &Home) -> anyhow::Result<()> {
     }
     let open = || -> std::io::Result<File> { OpenOptions::new().create(true).append(true).open(&path) };
     let file = open().with_context(|| format!("cannot write {}", path.display()))?;
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_not_set| EnvFilter::new("info,sqlx=warn,librdkafka=error,rdkafka=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Arc::new(file)).init();
+    let filter = service_kit::log_filter("RUST_LOG", service_kit::DEFAULT_LOGS);
+    let logs = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
+    logs.with_ansi(false).with_writer(Arc::new(file)).finish().with(filter).init();
     Ok(())
 }
 

@@ -22,6 +22,9 @@ mod view;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{Cli, Command};
 use crate::terminal::Terminal;
@@ -34,9 +37,9 @@ pub use replay::{Drift, DriftAt, DriftKind, Replayed, Rules, Selection, replay};
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // What the client libraries log is not for operators, unless they ask.
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SAGACTL_LOG")
-        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = service_kit::log_filter("SAGACTL_LOG", "off");
+    let logs = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    logs.finish().with(filter).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -235,7 +235,7 @@ mod tests {
         let written = Written::default();
         let writer = written.clone();
         let logs = tracing_subscriber::fmt()
-            .with_env_filter("access=debug")
+            .with_max_level(tracing::Level::DEBUG)
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();

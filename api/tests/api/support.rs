@@ -21,6 +21,9 @@ use testkit::eventually;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use uuid::Uuid;
 
 pub(crate) const SECRET: &[u8] = b"a development secret of 32 bytes";
@@ -54,9 +57,9 @@ impl World {
 
     pub(crate) async fn on(stack: &Stack) -> Self {
         // RUST_LOG=api=debug,messaging=debug shows what the nodes of all tests do.
-        let logs =
-            tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env());
-        let _another_test_did = logs.with_ansi(false).with_writer(std::io::stderr).try_init();
+        let logs = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false);
+        let filter = service_kit::log_filter("RUST_LOG", "error");
+        let _another_test_did = logs.with_writer(std::io::stderr).finish().with(filter).try_init();
         local_stack::topics::ensure(&stack.kafka(), 2).await.unwrap();
         let database_url = testkit::database_in(stack, "api").await;
         let dir = std::env::temp_dir().join(testkit::unique("firstcome-api-test", '-'));

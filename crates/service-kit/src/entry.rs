@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::load_settings;
 
@@ -88,14 +90,31 @@ fn run_to_end<Run: Future<Output = anyhow::Result<()>>>(run: impl FnOnce() -> Ru
     result
 }
 
+/// What services log unless they are told otherwise.
+pub const DEFAULT_LOGS: &str = "info,sqlx=warn,librdkafka=error,rdkafka=error";
+
+/// What is logged, by level and target: what this environment variable says (`info,api=debug`), else `default`. One that can't be read is
+/// named on standard error.
+pub fn log_filter(variable: &str, default: &str) -> Targets {
+    let asked = std::env::var(variable).ok().and_then(|text| match text.parse() {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            eprintln!("{variable}={text} is no log filter ({error}); taking {default}");
+            None
+        }
+    });
+    let default =
+        || default.parse().unwrap_or_else(|_bad_default| Targets::new().with_default(LevelFilter::INFO));
+    asked.unwrap_or_else(default)
+}
+
 /// Logs on standard error: JSON with `LOG_FORMAT=json`, else lines for people. `RUST_LOG` filters.
 fn init_logs() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_not_set| EnvFilter::new("info,sqlx=warn,librdkafka=error,rdkafka=error"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = log_filter("RUST_LOG", DEFAULT_LOGS);
+    let logs = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     if std::env::var("LOG_FORMAT").is_ok_and(|format| format == "json") {
-        logs.json().init();
+        logs.json().finish().with(filter).init();
     } else {
-        logs.with_ansi(false).init();
+        logs.with_ansi(false).finish().with(filter).init();
     }
 }

@@ -11,5 +11,5 @@ pub mod worker;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-pub use entry::{Service, main_entry, shutdown_signal};
+pub use entry::{DEFAULT_LOGS, Service, log_filter, main_entry, shutdown_signal};
 pub use settings::{SettingsError, load_settings};

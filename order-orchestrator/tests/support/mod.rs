@@ -20,6 +20,9 @@ use sqlx::{PgPool, Row};
 use testkit::eventually;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use uuid::Uuid;
 
 pub const PARTITIONS: i32 = 2;
@@ -40,8 +43,8 @@ static SERIAL: Mutex<()> = Mutex::const_new(());
 /// The world of all tests of a program, and the right to start orchestrators in it.
 pub async fn world() -> (&'static World, MutexGuard<'static, ()>) {
     let start = || async {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        let logs = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+        logs.finish().with(service_kit::log_filter("RUST_LOG", "error")).init();
         let stack = testkit::infra().await;
         topics::ensure(&stack.kafka(), PARTITIONS).await.unwrap();
         World {
