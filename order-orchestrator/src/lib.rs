@@ -50,7 +50,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         name: CONSUMER_GROUP,
         topic: Topic::OrderSaga.name(),
         cluster: settings.cluster(),
-        database_url: &settings.database_url,
+        database_urls: settings.database_urls(),
         database_connections: settings.database_connections,
         admin_listen: settings.admin_listen,
         instance_id: settings.instance_id.clone(),

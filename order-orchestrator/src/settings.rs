@@ -19,6 +19,9 @@ pub struct Settings {
     pub kafka_security: Security,
     /// The service's own database.
     pub database_url: String,
+    /// Further databases of its own, for some of the partitions; the same for every replica, in the same order.
+    #[serde(default)]
+    pub more_database_urls: Vec<String>,
     /// Connections to it; each owned partition uses one while it works.
     #[serde(default = "default_connections")]
     pub database_connections: u32,
@@ -37,6 +40,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Home first.
+    pub(crate) fn database_urls(&self) -> Vec<&str> {
+        std::iter::once(&self.database_url).chain(&self.more_database_urls).map(String::as_str).collect()
+    }
+
     /// Which Kafka, and how it lets us in.
     #[must_use]
     pub fn cluster(&self) -> Cluster {

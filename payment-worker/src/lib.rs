@@ -56,7 +56,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         name: CONSUMER_GROUP,
         topic: Topic::PaymentCommands.name(),
         cluster: settings.cluster(),
-        database_url: &settings.database_url,
+        database_urls: settings.database_urls(),
         database_connections: settings.database_connections,
         admin_listen: settings.admin_listen,
         instance_id: settings.instance_id.clone(),
@@ -64,6 +64,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         migrations: &MIGRATIONS,
     };
     let Some(worker) = Worker::start(config, &registry, &shutdown).await? else { return Ok(()) };
+    // In one book, at home, wherever a charge's partition is: a provider knows nothing of our partitions.
     let book = service_kit::database::pool(&settings.database_url, SIMULATED_PROVIDER, BOOK_CONNECTIONS)
         .context("the database's url is wrong")?;
     let provider = match &settings.http_provider {

@@ -69,7 +69,7 @@ fn fits(moved: Moved, charge: &Charge, states: &[(bool, bool)]) -> bool {
         && moved.refunds <= 1
 }
 
-/// Compares the charges of one database with its own movements and with the provider's book.
+/// Compares the charges with the worker's own movements and with the provider's book.
 pub(crate) fn check(report: &mut Report, charges: &[Charge], rows: &[MovementRow], book: &[Booked]) {
     let mut moved = movements(report, rows);
     let mut booked = booked(report, book);

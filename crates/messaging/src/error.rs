@@ -189,4 +189,33 @@ pub enum PositionError {
         /// One past the last offset of the log.
         high: i64,
     },
+    /// The map of partitions to databases says something else than before.
+    #[error(
+        "{topic}/{partition} was in database {was} of the list when this process began, now the map says {now}: a partition's \
+         place is fixed; stop every replica, restore the map of home (or finish moving the rows), and start them again"
+    )]
+    MapChanged {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Its place in the list of databases as first read.
+        was: i32,
+        /// Its place now.
+        now: i32,
+    },
+    /// The partition is in a database that is not in this process's list: the list grew elsewhere.
+    #[error(
+        "{topic}/{partition} is in database {number}, and the list has {listed}: start this replica with the same list as the others"
+    )]
+    UnlistedDatabase {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Its place in the list of databases.
+        number: i32,
+        /// How many are listed.
+        listed: usize,
+    },
 }

@@ -101,7 +101,7 @@ pub struct Ownership {
     pub partition: i32,
     /// Raised at each take-over.
     pub epoch: i64,
-    /// The database that holds position and state.
+    /// The database that holds this partition's position and state.
     pub pool: PgPool,
     /// Makes the runtime call [`Handler::work`] soon.
     pub waker: Waker,

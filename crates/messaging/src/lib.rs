@@ -3,6 +3,7 @@
 mod codec;
 mod consumer;
 mod crash;
+mod databases;
 mod error;
 mod handler;
 mod limits;
@@ -23,6 +24,7 @@ mod tx;
 
 pub use codec::{Damaged, decode_headers};
 pub use crash::crash_point;
+pub use databases::{Databases, DatabasesError};
 pub use error::{BrokerAway, ErrorClass, HandlerError, PositionError, PublishError, RunError, classify};
 pub use handler::{Handler, HandlerFactory, Ownership, Traced, Waker};
 pub use kafka_cluster::Cluster;

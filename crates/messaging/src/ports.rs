@@ -4,9 +4,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use domain_types::Timestamp;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::consumer::{Order, Reading};
+use crate::databases::Lost;
 use crate::error::is_fenced;
 use crate::owner::{Failure, Observed, Ports, TakenOver, Transaction, Work};
 use crate::rules::{self, House, LogFacts};
@@ -24,6 +25,8 @@ pub(crate) struct PgPorts<F: HandlerFactory> {
     key: PositionKey,
     waker: Waker,
     labels: [String; 2],
+    /// This partition's database, as it was told at the last take-over.
+    pool: Option<PgPool>,
     handler: Option<F::Handler>,
     reading: Reading,
     next: std::sync::atomic::AtomicI64,
@@ -42,6 +45,13 @@ fn database(error: sqlx::Error) -> Failure {
     if is_fenced(&error) { Failure::Fenced } else { rolled_back(error.into()) }
 }
 
+fn lost(lost: Lost) -> Failure {
+    match lost {
+        Lost::Away(error) => database(error),
+        Lost::Stop(error) => Failure::Stop(error),
+    }
+}
+
 fn kafka(error: &rdkafka::error::KafkaError) -> Failure {
     Failure::RolledBack { class: ErrorClass::Transient, detail: error.to_string() }
 }
@@ -54,6 +64,7 @@ impl<F: HandlerFactory> PgPorts<F> {
             key,
             waker,
             labels,
+            pool: None,
             handler: None,
             reading: Reading::default(),
             next: std::sync::atomic::AtomicI64::new(0),
@@ -68,6 +79,11 @@ impl<F: HandlerFactory> PgPorts<F> {
     /// The reading that was last asked for.
     pub(crate) fn reading(&self) -> Reading {
         self.reading
+    }
+
+    /// The database of the take-over that holds; nothing is written anywhere without one.
+    fn pool(&self) -> Result<PgPool, Failure> {
+        self.pool.clone().ok_or(Failure::Fenced)
     }
 
     fn labels(&self) -> [&str; 2] {
@@ -114,13 +130,13 @@ impl<F: HandlerFactory> PgPorts<F> {
     }
 
     /// A transaction, on the connection of the last one if that still serves.
-    async fn open(&mut self) -> Result<Tx, sqlx::Error> {
+    async fn open(&mut self) -> Result<Tx, Failure> {
         if let Some((mut connection, used)) = self.connection.take()
             && (used.elapsed() < TRY_AFTER_IDLE || connection.ping().await.is_ok())
         {
             return Ok(Tx::on(connection));
         }
-        Tx::open(&self.shared.config.pool).await
+        Tx::open(&self.pool()?).await.map_err(database)
     }
 
     /// The body of a transaction, up to but without the commit.
@@ -157,8 +173,9 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     type Input = <F::Handler as Handler>::Input;
 
     async fn take_over(&mut self) -> Result<TakenOver, Failure> {
-        self.handler = None;
-        let pool = self.shared.config.pool.clone();
+        (self.handler, self.pool, self.connection) = (None, None, None);
+        let (number, pool) = self.shared.config.databases.of(&self.key).await.map_err(lost)?;
+        self.pool = Some(pool.clone());
         let position =
             store::raise_epoch(&pool, &self.key, &self.shared.cluster_id).await.map_err(database)?;
         crash_point(&self.key.group, "epoch-raised");
@@ -177,6 +194,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
             topic = self.key.topic,
             partition = self.key.partition,
             epoch = position.epoch,
+            database = number,
             next_offset = position.stored.next.0,
             inherited = inherited.len(),
             "partition taken over"
@@ -190,7 +208,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
             topic: Arc::clone(&self.shared.topic),
             partition: self.key.partition,
             epoch,
-            pool: self.shared.config.pool.clone(),
+            pool: self.pool()?,
             waker: self.waker.clone(),
         };
         self.handler = Some(self.shared.factory.take_over(ownership).await.map_err(rolled_back)?);
@@ -206,7 +224,7 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
 
     async fn transact(&mut self, transaction: Transaction<'_, Self::Input>) -> Result<Vec<Output>, Failure> {
         let (started, began) = (Instant::now(), SystemTime::now());
-        let mut tx = self.open().await.map_err(database)?;
+        let mut tx = self.open().await?;
         let executed = self.execute(&mut tx, &transaction).await;
         crash_point(&self.key.group, "before-commit");
         let positions = (transaction.expected, transaction.next);
@@ -254,8 +272,8 @@ impl<F: HandlerFactory> Ports for PgPorts<F> {
     }
 
     async fn parked(&mut self, offsets: &[Offset]) -> Result<Vec<Record>, Failure> {
-        let pool = &self.shared.config.pool;
-        store::parked_records(pool, &self.key, &self.shared.topic, offsets).await.map_err(database)
+        let pool = self.pool()?;
+        store::parked_records(&pool, &self.key, &self.shared.topic, offsets).await.map_err(database)
     }
 
     fn parse(&self, record: &Record) -> Parsed<Self::Input> {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain_types::Timestamp;
 use kafka_cluster::Cluster;
-use sqlx::PgPool;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,9 +18,9 @@ use crate::ports::PgPorts;
 use crate::reader::LogReader;
 use crate::status::PartitionStatus;
 use crate::store::PositionKey;
-use crate::{HandlerFactory, Limits, Metrics, Publisher, RunError, Status, Waker, crash_point};
+use crate::{Databases, HandlerFactory, Limits, Metrics, Publisher, RunError, Status, Waker, crash_point};
 
-/// One consumer: a group on one topic, with its position in one database.
+/// One consumer: a group on one topic, with each partition's position in one database.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     /// Which Kafka.
@@ -35,8 +34,8 @@ pub struct ConsumerConfig {
     /// Static member id: a process that is restarted with the same one gets its partitions back at once, instead of
     /// after the session time-out (6 s).
     pub instance_id: Option<String>,
-    /// The database of the position and of the handler's state.
-    pub pool: PgPool,
+    /// The databases of positions and of the handler's state.
+    pub databases: Databases,
     /// Limits.
     pub limits: Limits,
     /// Where spans of sampled records go.
@@ -44,15 +43,20 @@ pub struct ConsumerConfig {
 }
 
 impl ConsumerConfig {
-    /// A consumer with default limits.
-    pub fn new(cluster: impl Into<Cluster>, group: &str, topic: &str, pool: PgPool) -> Self {
+    /// A consumer with default limits. A pool stands for one database for all partitions.
+    pub fn new(
+        cluster: impl Into<Cluster>,
+        group: &str,
+        topic: &str,
+        databases: impl Into<Databases>,
+    ) -> Self {
         Self {
             cluster: cluster.into(),
             group: group.to_owned(),
             topic: topic.to_owned(),
             dead_letters: schemas::Topic::DeadLetters.name().to_owned(),
             instance_id: None,
-            pool,
+            databases: databases.into(),
             limits: Limits::default(),
             tracer: None,
         }

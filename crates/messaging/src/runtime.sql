@@ -47,6 +47,41 @@ BEGIN
     END IF;
 END $$;
 
+-- Which database this is, and of which set. A consumer may spread its partitions over several databases; the first one of its
+-- list is home: it knows the others, and where each partition is.
+CREATE TABLE IF NOT EXISTS messaging_database (
+    only_row boolean NOT NULL DEFAULT true,
+    id       uuid    NOT NULL,
+    home_id  uuid,
+    number   integer,
+    CONSTRAINT messaging_database_pk PRIMARY KEY (only_row),
+    CONSTRAINT messaging_database_one_row CHECK (only_row)
+);
+
+-- At home: the databases of the list, by their place in it.
+CREATE TABLE IF NOT EXISTS messaging_member (
+    number      integer NOT NULL,
+    database_id uuid    NOT NULL,
+    CONSTRAINT messaging_member_pk PRIMARY KEY (number)
+);
+
+-- At home: where each partition's position and state are. Written before either, and never changed.
+CREATE TABLE IF NOT EXISTS messaging_map (
+    partition_id   integer NOT NULL,
+    consumer_group text    NOT NULL,
+    topic          text    NOT NULL,
+    number         integer NOT NULL,
+    CONSTRAINT messaging_map_pk PRIMARY KEY (partition_id, consumer_group, topic)
+);
+
+CREATE OR REPLACE FUNCTION messaging_map_is_fixed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the map of partitions to databases is fixed: %/% has its state in database %',
+        OLD.topic, OLD.partition_id, OLD.number USING ERRCODE = 'FC002';
+END $$;
+CREATE OR REPLACE TRIGGER messaging_map_fixed BEFORE UPDATE OR DELETE ON messaging_map
+    FOR EACH ROW EXECUTE FUNCTION messaging_map_is_fixed();
+
 -- Moves the position and keeps the outputs, or aborts the whole transaction: then the partition has another owner.
 CREATE OR REPLACE FUNCTION messaging_advance(
     p_partition integer, p_group text, p_topic text, p_epoch bigint,

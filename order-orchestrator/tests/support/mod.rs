@@ -86,6 +86,7 @@ impl World {
             kafka_security: Default::default(),
             parked_records: messaging::PARKED_RECORDS,
             database_url: self.database_url.clone(),
+            more_database_urls: Vec::new(),
             database_connections: 4,
             admin_listen: admin,
             cached_sagas: 100,

@@ -75,6 +75,7 @@ impl World {
             kafka_security: Default::default(),
             parked_records: messaging::PARKED_RECORDS,
             database_url: self.database_url.clone(),
+            more_database_urls: Vec::new(),
             database_connections: 4,
             admin_listen: ([127, 0, 0, 1], 0).into(),
             instance_id: None,

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use domain_types::Timestamp;
 use messaging::{
-    ConsumerConfig, Handler, HandlerError, HandlerFactory, Metrics, Output, Outputs, Ownership, Publisher,
-    Received, Record, RunError, Status, Tx,
+    ConsumerConfig, Databases, Handler, HandlerError, HandlerFactory, Metrics, Output, Outputs, Ownership,
+    Publisher, Received, Record, RunError, Status, Tx,
 };
 use schemas::DecodeError;
 use serde::Deserialize;
@@ -171,15 +171,7 @@ impl World {
 
     pub async fn within(stack: &local_stack::Stack, name: &str, partitions: i32) -> Self {
         let pool = PgPool::connect(&testkit::database_in(stack, name).await).await.unwrap();
-        messaging::migrate(&pool).await.unwrap();
-        sqlx::raw_sql(
-            "CREATE TABLE sums (partition_id int, key text, total bigint, records bigint, offsets bigint[],
-                                PRIMARY KEY (partition_id, key));
-             CREATE TABLE worked (epoch bigint);",
-        )
-        .execute(&pool)
-        .await
-        .unwrap();
+        Self::make_tables(&pool).await;
         let brokers = stack.kafka();
         Self {
             topic: testkit::create_topic_in(stack, name, partitions, false).await,
@@ -192,6 +184,19 @@ impl World {
         }
     }
 
+    /// The runtime's tables and the adder's.
+    pub async fn make_tables(pool: &PgPool) {
+        messaging::migrate(pool).await.unwrap();
+        sqlx::raw_sql(
+            "CREATE TABLE IF NOT EXISTS sums (partition_id int, key text, total bigint, records bigint, offsets bigint[],
+                                              PRIMARY KEY (partition_id, key));
+             CREATE TABLE IF NOT EXISTS worked (epoch bigint);",
+        )
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+
     pub fn factory(&self) -> AdderFactory {
         AdderFactory { out_topic: self.out_topic.clone(), mended: Arc::clone(&self.mended), knows_version: 1 }
     }
@@ -201,7 +206,11 @@ impl World {
     }
 
     pub fn start_with(&self, factory: AdderFactory, publisher: Publisher) -> Running {
-        let mut config = ConsumerConfig::new(&self.brokers, "adders", &self.topic, self.pool.clone());
+        self.start_on(self.pool.clone().into(), factory, publisher)
+    }
+
+    pub fn start_on(&self, databases: Databases, factory: AdderFactory, publisher: Publisher) -> Running {
+        let mut config = ConsumerConfig::new(&self.brokers, "adders", &self.topic, databases);
         config.dead_letters.clone_from(&self.dead_letters);
         config.limits.drain = Duration::from_secs(1);
         let (status, shutdown) = (Status::default(), CancellationToken::new());
