@@ -110,6 +110,10 @@ pub(crate) struct Up {
     /// Partitions of topics that are made now [default: 2]
     #[arg(long)]
     pub(crate) partitions: Option<i32>,
+    /// Databases of each worker, named like the first one with _2, _3 ... behind; partitions made now are spread over
+    /// them. Give the same number at every start [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) databases: Option<u8>,
     /// Heap of the private Kafka, MiB [default: 512]
     #[arg(long, value_name = "MIB")]
     pub(crate) kafka_heap: Option<u32>,
@@ -136,6 +140,7 @@ struct UpFile {
     redis: Option<String>,
     redis_ca: Option<PathBuf>,
     partitions: Option<i32>,
+    databases: Option<u8>,
     kafka_heap: Option<u32>,
     no_catalogue: bool,
     set: toml::Table,
@@ -159,6 +164,7 @@ impl Up {
         self.redis = self.redis.or(file.redis);
         self.redis_ca = self.redis_ca.or(file.redis_ca);
         self.partitions = self.partitions.or(file.partitions);
+        self.databases = self.databases.or(file.databases);
         self.kafka_heap = self.kafka_heap.or(file.kafka_heap);
         // The command line comes last, because the last one of a name wins.
         let mut set = Vec::new();

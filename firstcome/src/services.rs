@@ -46,6 +46,18 @@ impl Service {
         }
     }
 
+    /// The names of its databases, home first. The api's read model stays in one.
+    pub(crate) fn databases(self, options: &Up) -> Vec<String> {
+        let count = match self {
+            Self::OrderOrchestrator | Self::StockWorker | Self::PaymentWorker => {
+                options.databases.unwrap_or(1)
+            }
+            Self::Api => 1,
+        };
+        let further = (2..=count).map(|number| format!("{}_{number}", self.database()));
+        std::iter::once(self.database().to_owned()).chain(further).collect()
+    }
+
     /// Runs it in this process until `shutdown`.
     pub(crate) async fn run(self, settings: Table, shutdown: CancellationToken) -> anyhow::Result<()> {
         match self {
@@ -123,6 +135,11 @@ pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> a
             let mut settings = Table::new();
             let security = Value::try_from(stack.cluster().security())?;
             settings.insert("kafka_security".to_owned(), security);
+            let more = service.databases(options).into_iter().skip(1);
+            let more: Vec<Value> = more.map(|name| Value::String(stack.postgres_url(&name))).collect();
+            if !more.is_empty() {
+                settings.insert("more_database_urls".to_owned(), Value::Array(more));
+            }
             let mut put =
                 |field: &str, value: String| settings.insert(field.to_owned(), Value::String(value));
             put("brokers", stack.kafka());

@@ -100,7 +100,7 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     console.done("topics", "ready");
 
     let replicas = services::plan(home, &stack, port, options)?;
-    let endpoints = endpoints(&stack, &replicas);
+    let endpoints = endpoints(&stack, &replicas, options);
     let services = supervisor::start(home, &replicas, &processes, shutdown)?;
     let servers = tokio::spawn(supervisor::keep_servers(Arc::clone(&stack), shutdown.clone()));
     wait_ready(&replicas, &console, home, &processes).await?;
@@ -160,6 +160,7 @@ fn stack_options(options: &Up, home: &Home, console: &Console) -> anyhow::Result
     stack.kafka_security = options.kafka_security.read()?;
     stack.postgres = server(&options.postgres);
     stack.redis = server(&options.redis);
+    stack.databases = Service::ALL.into_iter().flat_map(|service| service.databases(options)).collect();
     if options.quick {
         stack.kafka_jit = Jit::Quick;
         stack.kafka_heap_mib = 256;
@@ -175,7 +176,11 @@ fn stack_options(options: &Up, home: &Home, console: &Console) -> anyhow::Result
     Ok(stack)
 }
 
-fn endpoints(stack: &Stack, replicas: &[Replica]) -> Endpoints {
+fn endpoints(stack: &Stack, replicas: &[Replica], options: &Up) -> Endpoints {
+    let urls = |service: Service| {
+        let names = service.databases(options);
+        names.iter().map(|name| stack.postgres_url(name)).collect()
+    };
     let listening = replicas.iter().filter_map(|replica| replica.listen.as_ref());
     Endpoints {
         api: listening.map(|address| format!("http://{address}")).collect(),
@@ -184,7 +189,7 @@ fn endpoints(stack: &Stack, replicas: &[Replica]) -> Endpoints {
         redis: stack.redis_url(),
         postgres: Service::ALL
             .into_iter()
-            .map(|service| (service.database().to_owned(), vec![stack.postgres_url(service.database())]))
+            .map(|service| (service.database().to_owned(), urls(service)))
             .collect(),
         metrics: replicas
             .iter()
