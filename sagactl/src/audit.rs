@@ -25,18 +25,21 @@ const LOOKS: u32 = 4;
 /// How long what is under way may take to arrive.
 const ARRIVES: Duration = Duration::from_secs(10);
 /// From a command to what everybody sees: each has to come as far as its topic went when the one before had.
-const WAY: [(&str, &str, Topic); 6] = [
-    ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
-    ("stock", stock_worker::CONSUMER_GROUP, Topic::StockCommands),
-    ("payment", payment_worker::CONSUMER_GROUP, Topic::PaymentCommands),
-    ("orchestrator", order_orchestrator::CONSUMER_GROUP, Topic::OrderSaga),
-    ("api", API_PROJECTION, Topic::OrderEvents),
-    ("api", API_PRODUCTS, Topic::StockLevels),
+const WAY: [(&str, Consumer, Topic); 6] = [
+    ("orchestrator", Consumer::Group(order_orchestrator::CONSUMER_GROUP), Topic::OrderSaga),
+    ("stock", Consumer::Group(stock_worker::CONSUMER_GROUP), Topic::StockCommands),
+    ("payment", Consumer::Group(payment_worker::CONSUMER_GROUP), Topic::PaymentCommands),
+    ("orchestrator", Consumer::Group(order_orchestrator::CONSUMER_GROUP), Topic::OrderSaga),
+    ("api", Consumer::OfApi("order-events"), Topic::OrderEvents),
+    ("api", Consumer::OfApi("stock-levels"), Topic::StockLevels),
 ];
-/// The consumer group of the api's orders.
-const API_PROJECTION: &str = "api-order-events";
-/// The consumer group of the api's products.
-const API_PRODUCTS: &str = "api-stock-levels";
+
+/// A consumer: the api's groups are named by a setting.
+#[derive(Debug, Clone, Copy)]
+enum Consumer {
+    Group(&'static str),
+    OfApi(&'static str),
+}
 
 /// Everything that is looked at.
 struct Eyes {
@@ -215,12 +218,14 @@ async fn door(eyes: &Eyes, violations: &mut Vec<Violation>) -> Option<usize> {
 
 /// Waits until what is under way now has arrived everywhere; else says who is behind.
 async fn arrive(eyes: &Eyes) -> Result<Option<String>, Failure> {
-    for (service, group, topic) in WAY {
+    for (service, consumer, topic) in WAY {
         let cluster = eyes.cluster.clone();
         let ends = tokio::task::spawn_blocking(move || ends(&cluster, topic)).await;
         let ends = ends.map_err(|error| Failure::away(error.to_string()))??;
         let deadline = Instant::now() + ARRIVES;
-        while let Some((partition, left)) = behind(&eyes.pools(service), group, topic, &ends).await? {
+        while let Some(Behind { group, partition, left }) =
+            behind(&eyes.pools(service), consumer, topic, &ends).await?
+        {
             if Instant::now() > deadline {
                 return Ok(Some(format!("{group} is {left} records behind on {}/{partition}", topic.name())));
             }
@@ -236,23 +241,33 @@ fn ends(cluster: &Cluster, topic: Topic) -> Result<Vec<(i32, i64)>, Failure> {
     partitions.map(|partition| Ok((partition, reader.bounds(topic.name(), partition)?.1))).collect()
 }
 
+struct Behind {
+    group: String,
+    partition: i32,
+    left: i64,
+}
+
 async fn behind(
     pools: &[PgPool],
-    group: &str,
+    consumer: Consumer,
     topic: Topic,
     ends: &[(i32, i64)],
-) -> Result<Option<(i32, i64)>, Failure> {
-    let away = |error| Failure::away(format!("the database of {group} failed: {error}"));
+) -> Result<Option<Behind>, Failure> {
+    let away = |error| Failure::away(format!("the database of who reads {} failed: {error}", topic.name()));
     let mut positions = Vec::new();
     for pool in pools {
         let mut connection = pool.acquire().await.map_err(away)?;
         positions.extend(messaging::positions(&mut connection).await.map_err(away)?);
     }
+    let group = match consumer {
+        Consumer::Group(group) => group.to_owned(),
+        Consumer::OfApi(name) => auditor::api_group(&positions, name),
+    };
     positions.retain(|position| position.group == group && position.topic == topic.name());
     let left = |(partition, end): &(i32, i64)| {
         let position = positions.iter().find(|position| position.partition == *partition);
         let left = end - position.map_or(0, |position| position.next.0);
-        (left > 0).then_some((*partition, left))
+        (left > 0).then(|| Behind { group: group.clone(), partition: *partition, left })
     };
     Ok(ends.iter().find_map(left))
 }

@@ -188,6 +188,9 @@ pub(crate) struct Rebuild {
     /// The live database is lost: build up to the end of the log, and compare with nothing
     #[arg(long)]
     pub(crate) lost: bool,
+    /// With --lost: the api's setting of that name, if it is not api
+    #[arg(long, value_name = "NAME", requires = "lost")]
+    pub(crate) consumer_group: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -57,6 +57,9 @@ pub(crate) struct Servers {
         hide_env_values = true
     )]
     databases: Vec<Database>,
+    /// Redis, instead of the file's; for the audit
+    #[arg(long, global = true, value_name = "URL", env = "SAGACTL_REDIS", hide_env_values = true)]
+    redis: Option<String>,
     #[arg(skip)]
     pools: Pools,
 }
@@ -93,9 +96,9 @@ struct Endpoints {
 }
 
 impl Servers {
-    /// URL of Redis, if the file names one.
+    /// URL of Redis, if a flag, the environment or the file names one.
     pub(crate) fn redis(&self) -> Option<String> {
-        self.file("Redis").ok()?.redis
+        self.redis.clone().or_else(|| self.file("Redis").ok()?.redis)
     }
 
     fn file(&self, wanted: &str) -> Result<Endpoints, Failure> {
@@ -209,12 +212,10 @@ impl Servers {
 
 /// What a file says about how Kafka lets us in.
 fn security(path: &Path) -> Result<Security, Failure> {
-    let wrong = |why: String| Failure::usage(format!("{} is not right: {why}", path.display()));
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("{} can't be read: {error}", path.display())))?;
-    let security: Security = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    security.check().map_err(|error| wrong(error.to_string()))?;
-    Ok(security)
+    Security::read(path).map_err(|error| {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        Failure::usage(format!("{error}{}", source.unwrap_or_default()))
+    })
 }
 
 fn failed(service: &str, error: &sqlx::Error) -> Failure {

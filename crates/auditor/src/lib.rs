@@ -20,6 +20,19 @@ use store::{Hold, Item, Order, Product};
 
 pub use violation::{Place, Violation};
 
+/// The consumer group of one of the api's consumers. A setting names the groups (`NAME-order-events`); the api's own positions
+/// say which name it has. If it was changed, both are there: the one that has come further is the api's.
+pub fn api_group(positions: &[GroupPosition], consumer: &str) -> String {
+    let mut reached: BTreeMap<&str, i64> = BTreeMap::new();
+    for position in positions {
+        if position.group.strip_suffix(consumer).is_some_and(|name| name.ends_with('-')) {
+            *reached.entry(&position.group).or_default() += position.next.0;
+        }
+    }
+    let furthest = reached.into_iter().max_by_key(|(_, reached)| *reached);
+    furthest.map_or_else(|| format!("api-{consumer}"), |(group, _)| group.to_owned())
+}
+
 /// The services' databases; each may be several.
 #[derive(Debug, Clone)]
 pub struct Databases {
@@ -242,5 +255,33 @@ fn check_products(report: &mut Report, products: &[Product], items: &[Item]) {
     for product in products.iter().filter(|product| !known.contains(product.sku.as_str())) {
         let detail = format!("the api shows {product:?}, of which there is no stock");
         report.wrong(Violation::new("product_is_item", detail).of_sku(&product.sku));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use messaging::NextOffset;
+
+    use super::*;
+
+    fn position(group: &str, next: i64) -> GroupPosition {
+        GroupPosition {
+            group: group.to_owned(),
+            topic: "order-events".to_owned(),
+            partition: 0,
+            next: NextOffset(next),
+            cluster_id: String::new(),
+            log_id: None,
+            epoch: 1,
+        }
+    }
+
+    #[test]
+    fn the_api_s_group_is_the_one_that_its_positions_name_and_of_two_the_one_that_has_come_further() {
+        assert_eq!(api_group(&[], "order-events"), "api-order-events");
+        let others = [position("front-admission", 9), position("front-reorder-events", 9)];
+        assert_eq!(api_group(&others, "order-events"), "api-order-events".to_owned());
+        let renamed = [position("api-order-events", 4), position("front-order-events", 7)];
+        assert_eq!(api_group(&renamed, "order-events"), "front-order-events");
     }
 }

@@ -16,8 +16,8 @@ use uuid::Uuid;
 use crate::first_come::{LogError, for_each, parked};
 use crate::{Databases, Place, Violation, store};
 
-/// The consumer group of the api's orders.
-const PROJECTION: &str = "api-order-events";
+/// The api's consumer that its orders are made of.
+const PROJECTION: &str = "order-events";
 
 /// What the api has, in one snapshot.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub struct Shown {
     pub accepted: Vec<Uuid>,
     /// Version and state of each order in the projection.
     pub orders: HashMap<Uuid, (i64, OrderState)>,
+    /// The projection's consumer group.
+    pub group: String,
     /// How far the projection has come in each partition of `order-events`.
     pub next: HashMap<i32, i64>,
 }
@@ -36,13 +38,16 @@ pub struct Shown {
 /// If the api's database can't be read.
 pub async fn shown(databases: &Databases) -> Result<Shown, sqlx::Error> {
     let mut api = messaging::snapshot(&databases.api).await?;
-    let positions = messaging::positions(&mut api).await?.into_iter();
-    let of_projection = positions.filter(|position| position.group == PROJECTION);
+    let positions = messaging::positions(&mut api).await?;
+    let group = crate::api_group(&positions, PROJECTION);
+    let of_projection = positions.into_iter().filter(|position| position.group == group);
+    let next = of_projection.map(|position| (position.partition, position.next.0)).collect();
     let orders = store::orders(&mut api).await?.into_values();
     Ok(Shown {
-        next: of_projection.map(|position| (position.partition, position.next.0)).collect(),
+        next,
         orders: orders.map(|order| (order.id, (order.version, order.state))).collect(),
         accepted: store::acknowledged(&mut api).await?,
+        group,
     })
 }
 
@@ -253,7 +258,7 @@ impl Trail {
 pub fn check_logs(cluster: impl Into<Cluster>, shown: &Shown) -> Result<Trails, LogError> {
     let reader = &LogReader::new(cluster)?;
     let mut walk = Walk::default();
-    let set_aside = parked(reader, PROJECTION, Topic::OrderEvents)?;
+    let set_aside = parked(reader, &shown.group, Topic::OrderEvents)?;
     let mut unread = HashSet::new();
     for_each(reader, Topic::OrderEvents, |record| {
         let at =

@@ -1,7 +1,7 @@
 //! Which Kafka, and how to be let in: addresses, TLS and SASL, the same for every client in the workspace.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -64,7 +64,53 @@ pub enum SecurityError {
     PasswordInClear,
 }
 
+/// A file that does not say how Kafka lets us in.
+#[derive(Debug, thiserror::Error)]
+pub enum SecurityFileError {
+    /// It is not there, or not ours to read.
+    #[error("{} can't be read", file.display())]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML, or has other fields.
+    #[error("{} is not right", file.display())]
+    Malformed {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// What it says does not go together.
+    #[error("{} is not right", file.display())]
+    Wrong {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: SecurityError,
+    },
+}
+
 impl Security {
+    /// What a TOML file says: the fields of a service's table `kafka_security`.
+    ///
+    /// # Errors
+    /// See [`SecurityFileError`].
+    pub fn read(file: &Path) -> Result<Self, SecurityFileError> {
+        let path = || file.to_owned();
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| SecurityFileError::Unreadable { file: path(), source })?;
+        let security: Self = toml::from_str(&text)
+            .map_err(|source| SecurityFileError::Malformed { file: path(), source: Box::new(source) })?;
+        security.check().map_err(|source| SecurityFileError::Wrong { file: path(), source })?;
+        Ok(security)
+    }
+
     /// Whether these settings go together; whether files are there is seen when a client is made.
     ///
     /// # Errors
@@ -257,5 +303,24 @@ mod tests {
     fn a_password_is_not_shown() {
         let shown = format!("{:?}", security("user = \"api\"\npassword = \"hush\""));
         assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn a_file_that_is_missing_malformed_or_contradicts_itself_is_named() {
+        let folder = std::env::temp_dir().join(format!("kafka-cluster-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("security.toml");
+        assert!(matches!(Security::read(&file), Err(SecurityFileError::Unreadable { .. })));
+        for (text, wrong) in
+            [("tls = 1", "Malformed"), ("ttls = true", "Malformed"), ("user = \"kim\"", "Wrong")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let error = Security::read(&file).unwrap_err();
+            assert!(format!("{error:?}").starts_with(wrong), "{text}: {error:?}");
+            assert!(error.to_string().contains("security.toml"), "{error}");
+        }
+        std::fs::write(&file, "tls = true").unwrap();
+        assert_eq!(Security::read(&file).unwrap(), Security { tls: true, ..Security::default() });
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

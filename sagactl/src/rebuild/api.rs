@@ -14,13 +14,13 @@ use crate::log::{Walk, parkings_of};
 use crate::servers::Servers;
 
 const BATCH: usize = 1_000;
-/// What each consumer of the api reads. The last two keep no state in the database: they go on where the others are.
+/// What each consumer of the api reads; its group is named after it and a setting. The last two keep no state in the database: they go on where the others are.
 const CONSUMERS: [(&str, Topic); 5] = [
-    ("api-order-events", Topic::OrderEvents),
-    ("api-stock-levels", Topic::StockLevels),
-    ("api-stock-events", Topic::StockEvents),
-    ("api-admission", Topic::OrderEvents),
-    ("api-notices", Topic::OrderEvents),
+    ("order-events", Topic::OrderEvents),
+    ("stock-levels", Topic::StockLevels),
+    ("stock-events", Topic::StockEvents),
+    ("admission", Topic::OrderEvents),
+    ("notices", Topic::OrderEvents),
 ];
 const BUILDING: usize = 3;
 
@@ -32,7 +32,12 @@ fn away(error: impl std::fmt::Display) -> Failure {
     Failure::away(format!("the api's database failed: {error}"))
 }
 
-pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Result<Rebuilt, Failure> {
+pub(super) async fn rebuild(
+    servers: &Servers,
+    into: &PgPool,
+    lost: bool,
+    consumer_group: Option<String>,
+) -> Result<Rebuilt, Failure> {
     migrate(into).await.map_err(failed)?;
     let mut live = None;
     let mut positions = Vec::new();
@@ -45,7 +50,9 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
     }
     let cluster = servers.cluster()?;
     let (records, mut read) = mpsc::channel::<(Topic, Vec<Record>)>(4);
-    let reading = tokio::task::spawn_blocking(move || read_all(&cluster, &positions, &records));
+    let reading = tokio::task::spawn_blocking(move || {
+        read_all(&cluster, &positions, consumer_group.as_deref(), &records)
+    });
     let mut builder = Builder::new(into.clone());
     let mut rebuilt = Rebuilt::default();
     while let Some((topic, records)) = read.recv().await {
@@ -73,11 +80,14 @@ pub(super) async fn rebuild(servers: &Servers, into: &PgPool, lost: bool) -> Res
 fn read_all(
     cluster: &Cluster,
     live: &[GroupPosition],
+    consumer_group: Option<&str>,
     records: &mpsc::Sender<(Topic, Vec<Record>)>,
 ) -> Result<Vec<GroupPosition>, Failure> {
     let reader = LogReader::new(cluster)?;
     let mut positions = Vec::new();
-    for (index, (group, topic)) in CONSUMERS.into_iter().enumerate() {
+    for (index, (consumer, topic)) in CONSUMERS.into_iter().enumerate() {
+        let named = |name: &str| format!("{name}-{consumer}");
+        let group = &*consumer_group.map_or_else(|| auditor::api_group(live, consumer), named);
         let mut recorded = parkings_of(&reader, group, topic)?;
         for partition in 0..reader.partitions(topic.name())? {
             let high = if topic.is_compacted() {

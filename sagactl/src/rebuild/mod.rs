@@ -105,7 +105,9 @@ pub(crate) async fn run(
     let into = empty_database(&options.into).await?;
     let mut rebuilt = match options.service {
         RebuiltService::Orchestrator => orchestrator::rebuild(servers, &into, options.lost).await?,
-        RebuiltService::Api => api::rebuild(servers, &into, options.lost).await?,
+        RebuiltService::Api => {
+            api::rebuild(servers, &into, options.lost, options.consumer_group.clone()).await?
+        }
     };
     rebuilt.seconds = began.elapsed().as_secs_f64();
     if terminal.json {
