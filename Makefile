@@ -11,7 +11,7 @@ FIRSTCOME := target/release/firstcome
 # As many open files as the system allows: every customer's connection is one.
 FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
 
-.PHONY: help setup up down reset status demo build test fuzz simulate chaos soak lint fmt purity schemas docs
+.PHONY: help setup up down reset status demo build test fuzz simulate chaos soak poison lint fmt purity schemas docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,11 @@ soak: ## Twenty minutes at half of the maximum load with a fault every 20 s (SOA
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins --profile chaos
 	@cargo test --locked --profile chaos -p system-tests --test chaos twenty_minutes -- --ignored --nocapture
+
+poison: ## 1,000 unreadable records under 50 keys among 50,000 orders: rates beside each other, corrected, redriven in order
+	@scripts/setup.sh --test
+	@cargo build --locked --workspace --bins
+	@cargo test --locked -p system-tests --test poison -- --ignored --nocapture
 
 fmt: ## Format
 	@cargo fmt --all

@@ -351,7 +351,11 @@ pub(crate) enum DeadLetters {
     #[command(
         after_help = "Examples:\n  sagactl dead-letters redrive order-saga/1@4711 --reason 'fixed in 1.4.2'\n  \
                             sagactl dead-letters redrive --all --cause malformed --reason 'fixed in 1.4.2' --rate 200 --yes\n  \
-                            sagactl dead-letters redrive order-saga/1@4711 --value fixed.json --reason 'wrong customer id'"
+                            sagactl dead-letters redrive order-saga/1@4711 --value fixed.json --reason 'wrong customer id'\n\n\
+                            Many at once: write the records down, correct their values, apply them all, each key in its order:\n  \
+                            sagactl dead-letters show --json --limit 100000 |\n    \
+                            jq -c '.[] | select(.cause == \"malformed\") | {record: \"\\(.topic)/\\(.partition)@\\(.offset)\", value}' >fixed.jsonl\n  \
+                            sagactl dead-letters redrive --all --values fixed.jsonl --reason 'a cut-off record'"
     )]
     Redrive(Redrive),
     /// Drop the parked records for good
@@ -401,6 +405,10 @@ pub(crate) struct Redrive {
     /// Apply the value in this file instead of the record's own; recorded as corrected
     #[arg(long, value_name = "FILE", requires = "which")]
     pub(crate) value: Option<PathBuf>,
+    /// Apply the values in this file instead of the records' own: a line {"record": "TOPIC/PARTITION@OFFSET", "value": ..} for
+    /// each. Records of the same keys that it does not name are applied as they are, in their order
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    pub(crate) values: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `dead-letters`: records that a service could not apply, and all behind them with the same parking key.
 
+mod corrections;
 mod partitioner;
 mod preview;
 mod settle;
@@ -105,9 +106,10 @@ pub(crate) async fn run(
         DeadLetters::Show(options) => show(servers, options, terminal).await,
         DeadLetters::Preview(options) => preview::run(servers, options, terminal).await,
         DeadLetters::Redrive(options) => {
-            let act = match &options.value {
-                Some(file) => settle::Act::Replace(file.clone()),
-                None => settle::Act::Redrive,
+            let act = match (&options.value, &options.values) {
+                (Some(file), _) => settle::Act::Replace(file.clone()),
+                (None, Some(file)) => settle::Act::ReplaceMany(file.clone()),
+                (None, None) => settle::Act::Redrive,
             };
             settle::run(servers, &act, &options.settle, terminal).await
         }

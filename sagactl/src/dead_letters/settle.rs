@@ -2,7 +2,7 @@
 //! the owner in its turn.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use domain_types::MessageId;
@@ -14,6 +14,7 @@ use schemas::{
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::corrections::{self, Corrections};
 use super::partitioner::key_for;
 use super::{Found, Key, Meant, by_key, find, place_of};
 use crate::cli::Settle;
@@ -26,8 +27,6 @@ use crate::terminal::{Terminal, Tone, plain};
 const ANSWER: Duration = Duration::from_secs(10);
 /// Offsets that one control record names: it has to fit in one.
 const OFFSETS_PER_RECORD: usize = 10_000;
-/// The most bytes of a corrected value.
-const VALUE_BYTES: u64 = 512 * 1_024;
 
 /// What is to be done with parked records.
 #[derive(Debug, Clone)]
@@ -35,6 +34,8 @@ pub(super) enum Act {
     Redrive,
     /// Apply the value in this file instead.
     Replace(PathBuf),
+    /// Apply the values of this file's lines instead, and what is between them as it is.
+    ReplaceMany(PathBuf),
     Discard,
 }
 
@@ -82,9 +83,10 @@ pub(super) async fn run(
     if records.is_empty() {
         return Err(Failure::found("no such record is parked (sagactl dead-letters list shows what is)"));
     }
-    let value = match act {
-        Act::Replace(file) => Some(corrected(file, &keys)?),
-        Act::Redrive | Act::Discard => None,
+    let corrections = match act {
+        Act::Replace(file) => corrections::one(file, &keys)?,
+        Act::ReplaceMany(file) => corrections::many(file, &keys)?,
+        Act::Redrive | Act::Discard => Corrections::new(),
     };
     if options.write.dry_run {
         let outcomes = BTreeMap::from([("would_be_sent", records.len())]);
@@ -101,7 +103,7 @@ pub(super) async fn run(
         }
     }
     let who = Who { operator: &operator, reason: &options.write.reason };
-    let ends = publish(servers, act, &keys, value.as_deref(), &who, options.rate).await?;
+    let ends = publish(servers, act, &keys, &corrections, &who, options.rate).await?;
     wait(servers, &meant, &keys, &ends, matches!(act, Act::Discard), terminal).await
 }
 
@@ -110,44 +112,12 @@ struct Who<'a> {
     reason: &'a str,
 }
 
-fn corrected(file: &Path, keys: &[Key]) -> Result<String, Failure> {
-    let wrong = |why: String| Failure::usage(format!("{}: {why}", file.display()));
-    let first = match keys {
-        [key] => key.records.first(),
-        _ => None,
-    };
-    let Some(parked) = first else {
-        return Err(Failure::usage("a corrected value is for one record: name it as TOPIC/PARTITION@OFFSET"));
-    };
-    let size = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
-    if size > VALUE_BYTES {
-        return Err(wrong(format!("it has {size} bytes, {VALUE_BYTES} are allowed")));
-    }
-    let value = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    // The same checks as its owner's.
-    let record = messaging::Record { value: value.clone().into_bytes(), ..parked.record.clone() };
-    let checked = match parked.group.as_str() {
-        order_orchestrator::CONSUMER_GROUP => order_orchestrator::decode(&record).map(drop),
-        stock_worker::CONSUMER_GROUP => stock_worker::decode(&record).map(drop),
-        payment_worker::CONSUMER_GROUP => payment_worker::decode(&record).map(drop),
-        _ => {
-            check_value(&record.topic, &record.value).map_err(wrong)?;
-            Ok(())
-        }
-    };
-    checked.map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        wrong(format!("it is no message of {}: {error}{}", record.topic, source.unwrap_or_default()))
-    })?;
-    Ok(value)
-}
-
 /// Sends the control records; returns where each partition ended afterwards.
 async fn publish(
     servers: &Servers,
     act: &Act,
     keys: &[Key],
-    value: Option<&str>,
+    corrections: &Corrections,
     who: &Who<'_>,
     rate: u32,
 ) -> Result<HashMap<(String, i32), i64>, Failure> {
@@ -163,7 +133,7 @@ async fn publish(
     let mut sent = 0_u32;
     for key in keys {
         let count = partitions.get(&key.topic).copied().unwrap_or(1);
-        for records in key.records.chunks(OFFSETS_PER_RECORD) {
+        for (records, value) in steps(&key.records, corrections) {
             let output = control(act, key, records, value, who, count);
             publisher.publish(&[output]).await.map_err(|error| {
                 Failure::away(format!("{error}; what was sent before is in the log and will be applied"))
@@ -181,6 +151,17 @@ async fn publish(
     Ok(ends)
 }
 
+/// The records in their order, each corrected one alone with its value, the others together.
+fn steps<'a>(
+    records: &'a [ParkedRecord],
+    corrections: &'a Corrections,
+) -> Vec<(&'a [ParkedRecord], Option<&'a str>)> {
+    let value = |parked: &ParkedRecord| corrections.get(&place_of(parked)).map(String::as_str);
+    let runs = records.chunk_by(|one, next| value(one).is_none() && value(next).is_none());
+    let bounded = runs.flat_map(|run| run.chunks(OFFSETS_PER_RECORD));
+    bounded.map(|run| (run, run.first().and_then(value))).collect()
+}
+
 fn control(
     act: &Act,
     key: &Key,
@@ -194,11 +175,11 @@ fn control(
     let (operator, reason) = (who.operator.to_owned(), who.reason.to_owned());
     let message: ControlMessage = match (act, value) {
         (Act::Discard, _) => DiscardParked { consumer_group, parking_key, offsets, operator, reason }.into(),
-        (Act::Replace(_), Some(value)) => {
+        (Act::Replace(_) | Act::ReplaceMany(_), Some(value)) => {
             let (offset, value) = (offsets.first().copied().unwrap_or(0), value.to_owned());
             ReplaceParked { consumer_group, parking_key, offset, value, operator, reason }.into()
         }
-        (Act::Redrive | Act::Replace(_), _) => {
+        (Act::Redrive | Act::Replace(_) | Act::ReplaceMany(_), _) => {
             RedriveParked { consumer_group, parking_key, offsets, operator, reason }.into()
         }
     };
