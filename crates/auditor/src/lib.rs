@@ -11,6 +11,7 @@ use uuid::Uuid;
 pub mod door;
 pub mod first_come;
 mod money;
+pub mod settled;
 mod stock;
 mod store;
 pub mod trail;

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
 use auditor::Databases;
+use auditor::settled::{Claim, audit_settled};
 use hdrhistogram::Histogram;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use kafka_cluster::Cluster;
 
 use super::buyer::{Money, Outcome, Purchase};
 use crate::cli::Demo;
@@ -107,58 +106,11 @@ impl Report {
 
     /// Lets the auditor compare the services' databases, once nothing of this sale is on its way, and takes over what it found.
     pub(super) async fn audit(&mut self, endpoints: &Endpoints) -> anyhow::Result<()> {
-        let databases = databases(endpoints)?;
-        let began = Instant::now();
-        let report = loop {
-            let report = auditor::audit(&databases).await.context("the databases can't be audited")?;
-            if report.is_clean() || began.elapsed() > AUDIT_WITHIN {
-                break report;
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        };
-        let units = report.units;
-        self.checks.push((
-            format!(
-                "audit of all orders: {} units = {} available + {} held + {} sold; {} charged, {} refunded; \
-                 {} violations, {} unsettled",
-                units.total,
-                units.available,
-                units.held,
-                units.sold,
-                report.charged,
-                report.refunded,
-                report.violations.len(),
-                report.unsettled.len()
-            ),
-            report.is_clean(),
-        ));
-        self.notes.extend(report.violations.iter().map(ToString::to_string));
-        self.notes.extend(report.unsettled.into_iter().map(|unsettled| unsettled.detail));
-        let kafka = endpoints.kafka.clone();
-        let shown = auditor::trail::shown(&databases).await.context("the api's database can't be read")?;
-        let logs = tokio::task::spawn_blocking(move || {
-            let turns = auditor::first_come::check_logs(&kafka)?;
-            Ok::<_, auditor::first_come::LogError>((turns, auditor::trail::check_logs(&kafka, &shown)?))
-        });
-        let (turns, trails) = logs.await??;
-        self.checks.push((
-            format!(
-                "first come, first served: {} reserves in the order they were applied, {} tickets; {} out of turn",
-                turns.reserves,
-                turns.tickets,
-                turns.violations.len()
-            ),
-            turns.violations.is_empty(),
-        ));
-        self.checks.push((
-            format!(
-                "each order's way: {} orders followed through the logs; {} wrong",
-                trails.orders,
-                trails.violations.len()
-            ),
-            trails.violations.is_empty(),
-        ));
-        self.notes.extend(turns.violations.iter().chain(&trails.violations).map(ToString::to_string));
+        let databases = Databases::open(&endpoints.postgres)?;
+        let cluster = Cluster::new(&endpoints.kafka, &endpoints.kafka_security);
+        let settled = audit_settled(&databases, cluster, AUDIT_WITHIN).await?;
+        self.checks.extend(settled.claims.into_iter().map(|Claim { claim, holds }| (claim, holds)));
+        self.notes.extend(settled.notes);
         Ok(())
     }
 
@@ -193,22 +145,6 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
-}
-
-/// Connections as they are needed: two per database.
-fn databases(endpoints: &Endpoints) -> anyhow::Result<Databases> {
-    let pools = |name: &str| -> anyhow::Result<Vec<PgPool>> {
-        let urls = endpoints
-            .postgres
-            .get(name)
-            .with_context(|| format!("endpoints.json names no {name} database"))?;
-        let open = |url: &String| PgPoolOptions::new().max_connections(2).connect_lazy(url);
-        urls.iter()
-            .map(|url| open(url).with_context(|| format!("the {name} database's url is wrong")))
-            .collect()
-    };
-    let api = pools("api")?.into_iter().next().context("endpoints.json names no api database")?;
-    Ok(Databases { stock: pools("stock")?, payment: pools("payment")?, api })
 }
 
 fn reasons(counts: &BTreeMap<String, u32>) -> String {
