@@ -33,7 +33,7 @@ while read -r from to; do
 done <<<"$ours"
 while read -r from to _; do
     case "$from $to" in
-        "kafka-cluster rdkafka" | "messaging rdkafka" | "local-stack rdkafka") ;;
+        "kafka-cluster rdkafka" | "messaging rdkafka" | "local-stack rdkafka" | "load-test rdkafka") ;;
         *" rdkafka") refuse "$from depends on rdkafka: services reach kafka through messaging" ;;
     esac
 done <<<"$all"

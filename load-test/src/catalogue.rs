@@ -1,4 +1,4 @@
-//! Products to order, with stock that does not run out.
+//! Products to order.
 
 use std::time::Duration;
 
@@ -12,11 +12,15 @@ use uuid::Uuid;
 /// What one unit costs.
 pub(crate) const PRICE: Money = Money::new(1_000, Currency::KRW);
 
-/// Defines `count` new products and waits until their levels are published.
+/// Stock that does not run out.
+pub(crate) const PLENTY: u32 = 1_000_000_000;
+
+/// Defines `count` new products of `units` each and waits until their levels are published.
 pub(crate) async fn define(
     cluster: &Cluster,
     publisher: &Publisher,
     count: usize,
+    units: u32,
 ) -> anyhow::Result<Vec<Sku>> {
     let mut run = Uuid::new_v4().simple().to_string().to_uppercase();
     run.truncate(12);
@@ -47,7 +51,7 @@ pub(crate) async fn define(
         anyhow::ensure!(tokio::time::Instant::now() < given_up, "{} products have no level", missing.len());
         // The tail begins some time after it was asked to: what it did not hear yet is asked for again, as a new
         // request, because a repeated one changes nothing and so publishes no level.
-        let commands: Vec<Output> = missing.iter().map(|sku| command(sku)).collect();
+        let commands: Vec<Output> = missing.iter().map(|sku| command(sku, units)).collect();
         publisher.publish(&commands).await?;
         let round = tokio::time::Instant::now() + Duration::from_secs(2);
         while let Ok(Some(found)) = tokio::time::timeout_at(round, levels.recv()).await {
@@ -62,7 +66,7 @@ pub(crate) async fn define(
     Ok(skus)
 }
 
-fn command(sku: &Sku) -> Output {
+fn command(sku: &Sku, units: u32) -> Output {
     let request_id = RequestId(Uuid::new_v4());
     let envelope = Envelope::<StockCommand> {
         message_id: MessageId(request_id.uuid()),
@@ -81,7 +85,7 @@ fn command(sku: &Sku) -> Output {
                 sale: None,
                 limit_per_customer: None,
             },
-            initial_stock: Some(1_000_000_000),
+            initial_stock: Some(units),
         }
         .into(),
     };

@@ -1,16 +1,32 @@
 #![doc = include_str!("../README.md")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kafka_cluster::{Cluster, Security};
-use serde::Deserialize;
 
+use endpoints::Endpoints;
+
+mod audit;
+mod bare;
 mod catalogue;
+mod database;
+mod endpoints;
+mod http;
+mod kafka;
+mod latency;
+mod locks;
+mod machine;
+mod report;
 mod sagas;
 mod sale;
+mod steps;
+mod table;
 mod watch;
+
+/// The services' allocator: what is compared with them is not to lose by another one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Puts load on a running Firstcome and prints what it saw.
 #[derive(Debug, Parser)]
@@ -31,27 +47,16 @@ enum Scenario {
     Idle(sagas::Idle),
     /// More customers than units storm the api, each of them several times at once.
     Sale(sale::Sale),
-}
-
-/// What of the file is needed here.
-#[derive(Debug, Deserialize)]
-struct Endpoints {
-    api: Vec<String>,
-    kafka: String,
-    #[serde(default)]
-    kafka_security: Security,
-}
-
-impl Endpoints {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| anyhow::anyhow!("{}: {error}; is Firstcome up?", path.display()))?;
-        Ok(serde_json::from_str(&text)?)
-    }
-
-    fn cluster(&self) -> Cluster {
-        Cluster::new(&self.kafka, &self.kafka_security)
-    }
+    /// Complete sagas ordered over HTTP at a pace of their own (an open loop); ends with the audit.
+    Http(http::Http),
+    /// One rate after the other, until the system does not keep up any more.
+    Steps(steps::Options),
+    /// The floor: bare loops with the same round trips and nothing else, beside the running system's own figures.
+    Bare(bare::Options),
+    /// One hot product sold under each way of keeping buyers apart that people use.
+    Locks(locks::Options),
+    /// All of these in turn, written as Markdown, JSON and plots.
+    Report(report::Options),
 }
 
 #[tokio::main]
@@ -59,12 +64,19 @@ async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let endpoints = Endpoints::read(&cli.endpoints)?;
     let fine = match cli.scenario {
-        Scenario::Sagas(closed) => sagas::closed(&endpoints.cluster(), &closed).await?,
-        Scenario::Idle(idle) => sagas::idle(&endpoints.cluster(), &idle).await?,
-        // The development key is beside the file.
-        Scenario::Sale(sale) => {
-            sale::run(&endpoints, &cli.endpoints.with_file_name("keys.json"), &sale).await?
-        }
+        Scenario::Sagas(closed) => print(&sagas::closed(&endpoints.cluster(), &closed).await?),
+        Scenario::Idle(idle) => print(&sagas::idle(&endpoints.cluster(), &idle).await?),
+        Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
+        Scenario::Http(http) => http::run(&endpoints, &http).await?,
+        Scenario::Bare(options) => bare::run(&endpoints, &options).await?,
+        Scenario::Steps(options) => steps::run(&endpoints, &options).await?,
+        Scenario::Report(options) => report::run(&endpoints, &options).await?,
+        Scenario::Locks(options) => locks::run(&endpoints, &options).await?,
     };
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(outcome: &sagas::Outcome) -> bool {
+    println!("{outcome}");
+    outcome.wrong == 0
 }

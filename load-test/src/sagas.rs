@@ -1,16 +1,18 @@
 //! Commands straight onto `order-saga`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use domain_types::{CustomerId, MessageId, OrderId, Quantity, Sku, Timestamp};
-use hdrhistogram::Histogram;
 use messaging::{Cluster, Output, Publisher};
 use schemas::{Envelope, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Topic};
+use serde::Serialize;
 use uuid::Uuid;
 
-use crate::catalogue::{PRICE, define};
+use crate::catalogue::{PLENTY, PRICE, define};
+use crate::latency::{Figures, Latency};
 use crate::watch::{Watch, watch};
 
 /// How long nothing may happen before the run is given up.
@@ -25,16 +27,16 @@ const WARM_UP: usize = 200;
 pub(crate) struct Closed {
     /// Orders to place.
     #[arg(long, default_value_t = 100_000)]
-    orders: usize,
+    pub(crate) orders: usize,
     /// Orders that may be under way at once.
     #[arg(long, default_value_t = 4_000)]
-    in_flight: usize,
+    pub(crate) in_flight: usize,
     /// Products they are spread over; 1: one hot product.
     #[arg(long, default_value_t = 1_000)]
-    skus: usize,
+    pub(crate) skus: usize,
     /// Of a hundred payments, how many are declined.
     #[arg(long, default_value_t = 10)]
-    declined: usize,
+    pub(crate) declined: usize,
 }
 
 /// `load-test idle`
@@ -42,11 +44,11 @@ pub(crate) struct Closed {
 pub(crate) struct Idle {
     /// Orders to place, one at a time.
     #[arg(long, default_value_t = 500)]
-    orders: usize,
+    pub(crate) orders: usize,
     /// Milliseconds between one order's PAID and the next order: what follows a payment is not to disturb the next.
     /// 0: one right after the other.
     #[arg(long, default_value_t = 50)]
-    pause_ms: u64,
+    pub(crate) pause_ms: u64,
 }
 
 struct Placed {
@@ -89,27 +91,21 @@ struct Run {
     watch: Watch,
     skus: Vec<Sku>,
     under_way: HashMap<OrderId, Placed>,
-    latency_us: Histogram<u64>,
+    latency: Latency,
     wrong: usize,
 }
 
 impl Run {
     async fn prepare(cluster: &Cluster, skus: usize) -> anyhow::Result<Self> {
         let publisher = Publisher::new(cluster, "load-test")?;
-        let skus = define(cluster, &publisher, skus).await?;
+        let skus = define(cluster, &publisher, skus, PLENTY).await?;
         let watch = watch(cluster);
-        let mut run = Self {
-            publisher,
-            watch,
-            skus,
-            under_way: HashMap::new(),
-            latency_us: Histogram::new(3)?,
-            wrong: 0,
-        };
+        let mut run =
+            Self { publisher, watch, skus, under_way: HashMap::new(), latency: Latency::default(), wrong: 0 };
         // The watch begins at the end of the log, some time after it was asked to: an order that it misses is
         // placed again by the next round.
         let warm = Instant::now();
-        while run.latency_us.is_empty() {
+        while run.latency.figures().tries == 0 {
             anyhow::ensure!(warm.elapsed() < PATIENCE, "no order was paid within {PATIENCE:?}");
             run.place_many(0..1, 0).await?;
             let heard = tokio::time::timeout(Duration::from_secs(1), run.watch.ended.recv()).await;
@@ -119,7 +115,7 @@ impl Run {
         }
         run.closed(WARM_UP, 20, 10).await?;
         run.under_way.clear();
-        run.latency_us.reset();
+        run.latency = Latency::default();
         run.wrong = 0;
         Ok(run)
     }
@@ -141,9 +137,7 @@ impl Run {
 
     fn ended(&mut self, ended: &crate::watch::Ended) {
         if let Some(placed) = self.under_way.remove(&ended.order) {
-            let micros = ended.at.saturating_duration_since(placed.at).as_micros();
-            let recorded = self.latency_us.record(u64::try_from(micros).unwrap_or(u64::MAX));
-            debug_assert!(recorded.is_ok(), "the histogram grows");
+            self.latency.record(ended.at.saturating_duration_since(placed.at));
             self.wrong += usize::from(placed.wanted != ended.state);
         }
     }
@@ -170,41 +164,56 @@ impl Run {
         Ok(())
     }
 
-    fn print(&self, what: &str, elapsed: Duration, orders: usize) -> bool {
-        let millis =
-            |quantile| Duration::from_micros(self.latency_us.value_at_quantile(quantile)).as_secs_f64() * 1e3;
-        println!("{what}: {orders} orders in {:.2} s", elapsed.as_secs_f64());
-        let per_second = u32::try_from(orders).map_or(0.0, f64::from) / elapsed.as_secs_f64();
-        println!("  sagas/s   {per_second:.0}");
-        println!(
-            "  latency   p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms",
-            millis(0.5),
-            millis(0.95),
-            millis(0.99)
-        );
-        println!("  ended otherwise than their payment says: {}", self.wrong);
-        self.wrong == 0
+    fn outcome(&self, what: String, took: Duration, orders: usize) -> Outcome {
+        let per_second = u32::try_from(orders).map_or(0.0, f64::from) / took.as_secs_f64();
+        Outcome {
+            what,
+            orders,
+            took_s: took.as_secs_f64(),
+            per_second,
+            latency: self.latency.clone(),
+            wrong: self.wrong,
+        }
     }
 }
 
-pub(crate) async fn closed(cluster: &Cluster, options: &Closed) -> anyhow::Result<bool> {
+/// What a run brought.
+#[derive(Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) what: String,
+    pub(crate) orders: usize,
+    pub(crate) took_s: f64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: Latency,
+    /// Orders that ended otherwise than their payment says.
+    pub(crate) wrong: usize,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figures { p50, p95, p99, .. } = self.latency.figures();
+        writeln!(f, "{}: {} orders in {:.2} s", self.what, self.orders, self.took_s)?;
+        writeln!(f, "  sagas/s   {:.0}", self.per_second)?;
+        writeln!(f, "  latency   p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms")?;
+        write!(f, "  ended otherwise than their payment says: {}", self.wrong)
+    }
+}
+
+pub(crate) async fn closed(cluster: &Cluster, options: &Closed) -> anyhow::Result<Outcome> {
     let mut run = Run::prepare(cluster, options.skus.max(1)).await?;
     let begun = Instant::now();
     run.closed(options.orders, options.in_flight.max(1), options.declined).await?;
     let what = format!("complete sagas, {} in flight, {} skus", options.in_flight, run.skus.len());
-    Ok(run.print(&what, begun.elapsed(), options.orders))
+    Ok(run.outcome(what, begun.elapsed(), options.orders))
 }
 
-pub(crate) async fn idle(cluster: &Cluster, options: &Idle) -> anyhow::Result<bool> {
+pub(crate) async fn idle(cluster: &Cluster, options: &Idle) -> anyhow::Result<Outcome> {
     let mut run = Run::prepare(cluster, 1).await?;
     let begun = Instant::now();
     for _order in 0..options.orders {
         run.closed(1, 1, 0).await?;
         tokio::time::sleep(Duration::from_millis(options.pause_ms)).await;
     }
-    Ok(run.print(
-        "one order at a time, PlaceOrder produced to PAID consumed",
-        begun.elapsed(),
-        options.orders,
-    ))
+    let what = "one order at a time, PlaceOrder produced to PAID consumed".to_owned();
+    Ok(run.outcome(what, begun.elapsed(), options.orders))
 }

@@ -8,7 +8,6 @@ mod buyer;
 mod report;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use tokio::time::Instant;
 use tool_kit::{Signer, duration};
 use uuid::Uuid;
 
-use crate::Endpoints;
+use crate::endpoints::Endpoints;
 use buyer::{Ended, Shop, Tried};
 use report::Report;
 
@@ -65,8 +64,7 @@ pub(crate) struct Sale {
 }
 
 /// Holds the sale; whether all that must hold does.
-pub(crate) async fn run(endpoints: &Endpoints, keys: &Path, options: &Sale) -> anyhow::Result<bool> {
-    anyhow::ensure!(!endpoints.api.is_empty(), "endpoints.json names no api");
+pub(crate) async fn run(endpoints: &Endpoints, options: &Sale) -> anyhow::Result<bool> {
     let client = Client::builder()
         .timeout(Duration::from_secs(20))
         .connect_timeout(Duration::from_secs(5))
@@ -74,7 +72,7 @@ pub(crate) async fn run(endpoints: &Endpoints, keys: &Path, options: &Sale) -> a
         .tcp_nodelay(true)
         .no_proxy()
         .build()?;
-    let signer = Signer::read(keys)?;
+    let signer = Signer::read(&endpoints.keys())?;
     let mut sku = Uuid::new_v4().simple().to_string().to_uppercase();
     sku.truncate(12);
     let shop = Arc::new(Shop {

@@ -1,12 +1,15 @@
 //! Hears on `order-events` how orders end.
 
+use std::time::Duration;
+
 use domain_types::OrderId;
 use messaging::{Cluster, TailFrom};
 use schemas::{Envelope, OrderEvent, OrderState, Topic};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// An order that is paid or refused.
+/// An order that is paid or refused, or waits for its payment.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     pub(crate) order: OrderId,
     pub(crate) state: OrderState,
@@ -28,7 +31,7 @@ pub(crate) fn watch(cluster: &Cluster) -> Watch {
             &cluster,
             Topic::OrderEvents.name(),
             TailFrom::End,
-            std::time::Duration::ZERO,
+            Duration::ZERO,
             token,
             move |record| {
                 let Ok(envelope) = Envelope::<OrderEvent>::decode(&record.value) else { return };
@@ -39,7 +42,11 @@ pub(crate) fn watch(cluster: &Cluster) -> Watch {
                 };
                 let has_ended = matches!(
                     state,
-                    OrderState::Paid | OrderState::PaymentFailed | OrderState::Rejected | OrderState::Expired
+                    OrderState::Paid
+                        | OrderState::PaymentFailed
+                        | OrderState::Rejected
+                        | OrderState::Expired
+                        | OrderState::AwaitingPayment
                 );
                 if has_ended {
                     let _done = sender.send(Ended { order, state, at });

@@ -5,11 +5,11 @@ use std::fmt;
 use std::time::Duration;
 
 use auditor::first_come::FirstCome;
-use hdrhistogram::Histogram;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Sale;
 use super::buyer::{Ended, Tried, is_sold};
+use crate::latency::Latency;
 
 /// Most details that are printed.
 const MOST_NOTES: usize = 10;
@@ -197,56 +197,5 @@ impl fmt::Display for Report {
             writeln!(f, "         {note}")?;
         }
         Ok(())
-    }
-}
-
-/// Latencies in microseconds, three digits exact.
-#[derive(Default)]
-struct Latency(Option<Histogram<u64>>);
-
-impl Latency {
-    fn record(&mut self, latency: Duration) {
-        if self.0.is_none() {
-            self.0 = Histogram::new(3).ok();
-        }
-        if let Some(histogram) = &mut self.0 {
-            // Grows as needed; only a latency of centuries has no place.
-            histogram.record(u64::try_from(latency.as_micros()).unwrap_or_default()).ok();
-        }
-    }
-
-    fn figures(&self) -> Figures {
-        let Some(histogram) = &self.0 else { return Figures::default() };
-        let ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1e3;
-        Figures {
-            tries: histogram.len(),
-            p50: ms(histogram.value_at_quantile(0.5)),
-            p95: ms(histogram.value_at_quantile(0.95)),
-            p99: ms(histogram.value_at_quantile(0.99)),
-            max: ms(histogram.max()),
-        }
-    }
-}
-
-/// Milliseconds.
-#[derive(Default, Serialize)]
-struct Figures {
-    tries: u64,
-    p50: f64,
-    p95: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Serialize for Latency {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.figures().serialize(serializer)
-    }
-}
-
-impl fmt::Display for Latency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { tries, p50, p95, p99, max } = self.figures();
-        write!(f, "{tries:>8} {p50:>9.1} {p95:>9.1} {p99:>9.1} {max:>9.1}")
     }
 }

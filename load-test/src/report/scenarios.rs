@@ -1,0 +1,60 @@
+//! What a report runs, in turn, and how long.
+
+use crate::http::Http;
+use crate::{bare, locks, sagas, steps};
+
+/// Sizes of all scenarios.
+pub(super) struct Sizes {
+    pub(super) bare: bare::Options,
+    pub(super) uniform: sagas::Closed,
+    pub(super) hot: sagas::Closed,
+    pub(super) idle: sagas::Idle,
+    /// With what each is called.
+    pub(super) http: Vec<(&'static str, Http)>,
+    pub(super) steps: steps::Options,
+    pub(super) locks: locks::Options,
+}
+
+impl Sizes {
+    /// About three minutes, or as long as figures take to hold still.
+    pub(super) fn new(is_short: bool, seed: u64) -> Self {
+        let orders = if is_short { 12_000 } else { 60_000 };
+        let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
+        let closed = |skus| sagas::Closed { orders, in_flight: 4_000, skus, declined: 10 };
+        let http = |rate| Http { seed, ..Http::at(rate, seconds, warm_up, 1_000) };
+        let rates: &[u32] = if is_short {
+            &[500, 1_000, 2_000, 3_000]
+        } else {
+            &[100, 300, 500, 1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000]
+        };
+        Self {
+            bare: bare::Options {
+                orders,
+                in_flight: 4_000,
+                rounds: if is_short { 3 } else { 7 },
+                seconds: if is_short { 1 } else { 3 },
+                connections: 64,
+                singles: if is_short { 500 } else { 2_000 },
+            },
+            uniform: closed(1_000),
+            hot: closed(1),
+            idle: sagas::Idle { orders: if is_short { 150 } else { 1_000 }, pause_ms: 50 },
+            http: vec![
+                ("Steady 1,000 orders/s over HTTP", http(1_000)),
+                ("Orders taken, none of them paid", Http { declined: 0, unpaid: 100, ..http(1_000) }),
+                ("Reads and writes mixed", Http { reads: 50, ..http(1_000) }),
+            ],
+            steps: steps::Options {
+                rates: rates.to_vec(),
+                skus: vec![1_000, 1],
+                seconds: if is_short { 3 } else { 10 },
+                warm_up: if is_short { 2 } else { 5 },
+            },
+            locks: locks::Options {
+                buyers: if is_short { 2_000 } else { 8_000 },
+                units: if is_short { 1_000 } else { 4_000 },
+                connections: 64,
+            },
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The figures that were asked for, each beside its goal.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::bare::{Bare, Spread};
+use crate::http::Outcome;
+use crate::sagas;
+use crate::steps::Steps;
+use crate::table::{Table, ms};
+
+/// Goals of two cores with everything on them, and what was seen.
+#[derive(Default, Serialize)]
+pub(super) struct Summary(Vec<Row>);
+
+#[derive(Serialize)]
+struct Row {
+    what: String,
+    seen: String,
+    goal: &'static str,
+    /// None where there is no goal.
+    is_met: Option<bool>,
+}
+
+impl Summary {
+    fn row(&mut self, what: &str, seen: String, goal: &'static str, is_met: Option<bool>) {
+        self.0.push(Row { what: what.to_owned(), seen, goal, is_met });
+    }
+
+    pub(super) fn sagas(
+        &mut self,
+        uniform: Option<&sagas::Outcome>,
+        hot: Option<&sagas::Outcome>,
+        idle: Option<&sagas::Outcome>,
+    ) {
+        if let Some(uniform) = uniform {
+            let (seen, is_met) = (format!("{:.0}/s", uniform.per_second), uniform.per_second >= 10_000.0);
+            self.row("complete sagas, uniform over 1,000 skus", seen, ">= 10,000/s", Some(is_met));
+        }
+        if let (Some(uniform), Some(hot)) = (uniform, hot) {
+            let ratio = hot.per_second / uniform.per_second;
+            let seen = format!("{:.0}/s, {ratio:.2} of uniform", hot.per_second);
+            self.row("complete sagas, one hot sku", seen, "not slower than uniform", Some(ratio >= 1.0));
+        }
+        if let Some(idle) = idle {
+            let figures = idle.latency.figures();
+            let seen = format!("p50 {} ms, p99 {} ms", ms(figures.p50), ms(figures.p99));
+            let is_met = figures.p50 <= 5.5 && figures.p99 <= 10.0;
+            self.row("one order at a time", seen, "p50 <= 5.5 ms, p99 <= 10 ms", Some(is_met));
+        }
+    }
+
+    pub(super) fn bare(&mut self, bare: Option<&Bare>) {
+        let Some(bare) = bare else { return };
+        let ratio = bare.saga_ratio();
+        let seen = format!("{ratio:.2} ({:.0} of {:.0}/s)", bare.sagas.per_second, bare.hops.per_second);
+        self.row("sagas, of the bare loop", seen, ">= 0.8", Some(ratio >= 0.8));
+        if let Some(Spread { median, least, most }) = bare.door_ratio() {
+            let seen = format!("{median:.2} ({least:.2} to {most:.2})");
+            self.row("sold-out answers, of bare axum and Redis", seen, ">= 0.6", Some(median >= 0.6));
+        }
+    }
+
+    pub(super) fn http(&mut self, title: &str, outcome: &Outcome) {
+        let (taken, complete) = (outcome.seen.taken.figures(), outcome.seen.complete.figures());
+        let Outcome { usage, plan, .. } = outcome;
+        if plan.mix.unpaid == 100 {
+            let seen = format!("p50 {} ms, p95 {} ms", ms(taken.p50), ms(taken.p95));
+            return self.row(&format!("{title}: 202"), seen, "p95 <= 5 ms", Some(taken.p95 <= 5.0));
+        }
+        let seen = format!(
+            "p50 {} ms, p99 {} ms, {:.0} % idle",
+            ms(complete.p50),
+            ms(complete.p99),
+            usage.idle * 100.0
+        );
+        if plan.mix.reads > 0 {
+            let latest = outcome.seen.reads.get("latest five orders");
+            let latest = latest.map_or(0.0, |latency| latency.figures().p95);
+            let seen = format!("{seen}; latest five orders p95 {} ms", ms(latest));
+            return self.row(
+                &format!("{title}: complete"),
+                seen,
+                "latest five p95 <= 10 ms",
+                Some(latest <= 10.0),
+            );
+        }
+        let is_met = complete.p50 <= 15.0 && complete.p99 <= 40.0 && usage.idle >= 0.3;
+        let goal = "p50 <= 15 ms, p99 <= 40 ms, >= 30 % idle";
+        self.row(&format!("{title}: complete"), seen, goal, Some(is_met));
+    }
+
+    pub(super) fn steps(&mut self, climbed: &[Steps]) {
+        for steps in climbed {
+            let sustained = steps.sustained().map_or(0.0, Outcome::offered);
+            let most = steps.most_per_second();
+            let seen = format!("kept up with {sustained:.0}/s, at most {most:.0}/s");
+            let what = format!("ordered over HTTP, {} skus", steps.skus);
+            let (goal, is_met) =
+                if steps.skus > 1 { (">= 5,000/s", Some(sustained >= 5_000.0)) } else { ("", None) };
+            self.row(&what, seen, goal, is_met);
+            let at_3_000 = steps.steps.iter().find(|step| (step.offered() - 3_000.0).abs() < 1.0);
+            if let (Some(step), true) = (at_3_000, steps.skus > 1) {
+                let figures = step.seen.complete.figures();
+                let seen = format!("p50 {} ms, p99 {} ms", ms(figures.p50), ms(figures.p99));
+                let is_met = figures.p50 <= 30.0 && figures.p99 <= 80.0;
+                self.row("3,000 orders/s over HTTP", seen, "p50 <= 30 ms, p99 <= 80 ms", Some(is_met));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["what", "seen", "goal", "met"]);
+        for Row { what, seen, goal, is_met } in &self.0 {
+            let met = match is_met {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "",
+            };
+            table.row([what.clone(), seen.clone(), (*goal).to_owned(), met.to_owned()]);
+        }
+        write!(f, "{table}")
+    }
+}
