@@ -1,4 +1,4 @@
-//! Apache Kafka: one KRaft node that is broker and controller.
+//! Apache Kafka: a KRaft node that is broker and controller.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,48 @@ use crate::child::GuardedCommand;
 use crate::folder::nursery;
 use crate::{Jit, Part, RelayedListener, SecuredListener, StackError, StackOptions, jars, java};
 
+/// Which node of which cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Seat {
+    pub(crate) node: u8,
+    /// For clients.
+    pub(crate) port: u16,
+    /// All controllers' ports, the node's own among them, by node.
+    pub(crate) controllers: Vec<(u8, u16)>,
+    pub(crate) cluster_id: String,
+}
+
+impl Seat {
+    /// The only node of a new cluster.
+    pub(crate) fn alone(port: u16, controller_port: u16) -> Self {
+        Self { node: 1, port, controllers: vec![(1, controller_port)], cluster_id: cluster_id() }
+    }
+
+    /// `kafka`, or `kafka-2` of several.
+    pub(crate) fn name(&self) -> String {
+        match self.controllers.len() {
+            ..=1 => "kafka".to_owned(),
+            _ => format!("kafka-{}", self.node),
+        }
+    }
+
+    fn controller_port(&self) -> u16 {
+        let own = self.controllers.iter().find(|(node, _)| *node == self.node);
+        own.map_or(0, |(_, port)| *port)
+    }
+
+    fn voters(&self) -> String {
+        let voters: Vec<String> =
+            self.controllers.iter().map(|(node, port)| format!("{node}@127.0.0.1:{port}")).collect();
+        voters.join(",")
+    }
+}
+
 /// What is needed to start the broker again and again.
 #[derive(Debug)]
 pub(crate) struct Kafka {
     pub(crate) port: u16,
-    pub(crate) controller_port: u16,
+    seat: Seat,
     pub(crate) heap_mib: u32,
     pub(crate) jit: Jit,
     pub(crate) secured: Option<SecuredListener>,
@@ -39,16 +76,12 @@ rootLogger.appenderRef.out.ref = out
 
 impl Kafka {
     /// Finds Java and the jars, and formats the data folder if there is none.
-    pub(crate) async fn prepare(
-        dir: &Path,
-        (port, controller_port): (u16, u16),
-        options: &StackOptions,
-    ) -> Result<Self, StackError> {
+    pub(crate) async fn prepare(dir: &Path, seat: Seat, options: &StackOptions) -> Result<Self, StackError> {
         let java = java::find().await?;
         let class_path = jars::class_path(&options.progress).await?;
         let kafka = Self {
-            port,
-            controller_port,
+            port: seat.port,
+            seat,
             heap_mib: options.kafka_heap_mib,
             jit: options.kafka_jit,
             secured: options.kafka_secured.clone(),
@@ -58,7 +91,9 @@ impl Kafka {
             class_path,
         };
         let log4j = kafka.file("log4j2.properties");
-        fs::write(&log4j, LOG4J).map_err(StackError::io("write", &log4j))?;
+        if fs::read_to_string(&log4j).ok().as_deref() != Some(LOG4J) {
+            fs::write(&log4j, LOG4J).map_err(StackError::io("write", &log4j))?;
+        }
         let data = kafka.data();
         if data.exists() {
             if !data.join("meta.properties").is_file() {
@@ -68,7 +103,7 @@ impl Kafka {
             (options.progress)(Part::Kafka, "formatting its data folder");
             kafka.format().await?;
         }
-        kafka.write_settings(&kafka.file("kafka.properties"), &data)?;
+        kafka.write_settings(&kafka.settings(), &data)?;
         Ok(kafka)
     }
 
@@ -77,7 +112,15 @@ impl Kafka {
     }
 
     fn data(&self) -> PathBuf {
-        self.dir.join("kafka")
+        self.dir.join(self.seat.name())
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.file(&format!("{}.properties", self.seat.name()))
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log").join(format!("{}.log", self.seat.name()))
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -88,12 +131,12 @@ impl Kafka {
     async fn format(&self) -> Result<(), StackError> {
         let data = self.data();
         let new = nursery(&data);
-        let settings = self.file("kafka-format.properties");
+        let settings = self.file(&format!("{}-format.properties", self.seat.name()));
         self.write_settings(&settings, &new)?;
-        let (status, said) = GuardedCommand::new("env", self.dir.join("log").join("kafka.log"))
+        let (status, said) = GuardedCommand::new("env", self.log())
             .args(self.tool("kafka.tools.StorageTool"))
             .arg("format")
-            .args(["--cluster-id", &cluster_id(), "--config"])
+            .args(["--cluster-id", &self.seat.cluster_id, "--config"])
             .arg(&settings)
             .args(self.scram_accounts())
             .run_to_end()
@@ -111,7 +154,7 @@ impl Kafka {
 
     fn write_settings(&self, file: &Path, data: &Path) -> Result<(), StackError> {
         let at = |(name, port): &(&str, u16)| format!("{name}://127.0.0.1:{port}");
-        let open = ("PLAINTEXT", self.port);
+        let open = ("PLAINTEXT", self.seat.port);
         let secured = self.secured.iter().map(|listener| ("SECURED", listener.port));
         let relayed = self.relayed.iter().map(|listener| ("RELAYED", listener.port));
         let listeners: Vec<_> = [open].into_iter().chain(secured.clone()).chain(relayed).collect();
@@ -119,10 +162,13 @@ impl Kafka {
         let advertised: Vec<_> = [open].into_iter().chain(secured).chain(relayed).collect();
         let [listeners, advertised] =
             [listeners, advertised].map(|doors| doors.iter().map(at).collect::<Vec<_>>().join(","));
+        // Kafka's own topics survive what ours do: a majority of three copies holds what is acknowledged.
+        let copies = self.seat.controllers.len().min(3);
+        let majority = copies / 2 + 1;
         let mut settings = vec![
             ("process.roles", "broker,controller".to_owned()),
-            ("node.id", "1".to_owned()),
-            ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{}", self.controller_port)),
+            ("node.id", self.seat.node.to_string()),
+            ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{}", self.seat.controller_port())),
             ("advertised.listeners", advertised),
             (
                 "listener.security.protocol.map",
@@ -130,16 +176,18 @@ impl Kafka {
             ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             // A static quorum keeps the controller's port out of the data, so that it may change between starts.
-            ("controller.quorum.voters", format!("1@127.0.0.1:{}", self.controller_port)),
+            ("controller.quorum.voters", self.seat.voters()),
             ("log.dirs", data.display().to_string()),
             ("log.message.timestamp.type", "LogAppendTime".to_owned()),
             ("auto.create.topics.enable", "false".to_owned()),
-            ("offsets.topic.replication.factor", "1".to_owned()),
+            ("min.insync.replicas", majority.to_string()),
+            ("offsets.topic.replication.factor", copies.to_string()),
             ("offsets.topic.num.partitions", "2".to_owned()),
-            ("transaction.state.log.replication.factor", "1".to_owned()),
-            ("transaction.state.log.min.isr", "1".to_owned()),
+            ("transaction.state.log.replication.factor", copies.to_string()),
+            ("transaction.state.log.min.isr", majority.to_string()),
             ("transaction.state.log.num.partitions", "2".to_owned()),
-            ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
+            ("share.coordinator.state.topic.replication.factor", copies.to_string()),
+            ("share.coordinator.state.topic.min.isr", majority.to_string()),
             ("share.coordinator.state.topic.num.partitions", "2".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             // Lets tests of failures use short sessions.
@@ -188,7 +236,7 @@ impl Kafka {
             .args(["-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"])
             .arg(format!("-Dlog4j2.configurationFile={}", self.file("log4j2.properties").display()))
             .args(["-cp", &self.class_path, "kafka.Kafka"])
-            .arg(self.file("kafka.properties"))
+            .arg(self.settings())
     }
 }
 
@@ -238,7 +286,7 @@ pub(crate) fn client(cluster: &Cluster) -> ClientConfig {
 }
 
 /// Kafka's spelling of a random id: 16 bytes as unpadded URL-safe base64. A leading dash would be taken for an option.
-fn cluster_id() -> String {
+pub(crate) fn cluster_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     loop {
         let bits = uuid::Uuid::new_v4().as_u128();

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod address;
+mod brokers;
 mod child;
 mod error;
 mod folder;
@@ -15,6 +16,7 @@ mod redis;
 mod stack;
 pub mod topics;
 
+pub use brokers::{Brokers, Replicas};
 pub use child::{GuardedChild, GuardedCommand, Signal};
 pub use error::StackError;
 pub use options::{Jit, Part, Progress, RelayedListener, SecuredListener, Server, StackOptions};

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::address::{with_database, without_password};
 use crate::folder::{end_leftover, make_dir, pid_file, tail, take_lock};
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, Seat};
 use crate::ports::Ports;
 use crate::postgres::Postgres;
 use crate::redis::Redis;
@@ -70,9 +70,9 @@ impl Stack {
         let kafka = async {
             Ok::<_, StackError>(match &options.kafka {
                 Server::Yours(address) => Managed::Yours(address.clone()),
-                Server::Own { .. } => {
-                    Managed::own(Kafka::prepare(dir, (ports.kafka, ports.kafka_controller), &options).await?)
-                }
+                Server::Own { .. } => Managed::own(
+                    Kafka::prepare(dir, Seat::alone(ports.kafka, ports.kafka_controller), &options).await?,
+                ),
             })
         };
         let postgres = async {

@@ -5,6 +5,7 @@ use serde_json::json;
 use system_tests::{Client, System};
 use tokio::sync::{Mutex, MutexGuard};
 
+mod brokers;
 #[path = "../chaos/load.rs"]
 mod load;
 mod split;

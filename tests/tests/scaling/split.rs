@@ -15,6 +15,9 @@ use crate::{alone, market, no_order_is_missing};
 const WORKERS: [(&str, &str); 3] =
     [("order-orchestrator", "orchestrator"), ("stock-worker", "stock"), ("payment-worker", "payment")];
 
+/// A session times out after 6 s; then the group is joined anew.
+const MOVED_WITHIN: Duration = Duration::from_secs(90);
+
 /// Tables that are no partition's: who the databases are, and another company's book.
 const OF_NO_PARTITION: [&str; 4] =
     ["messaging_database", "messaging_member", "_sqlx_migrations", "simulated_charges"];
@@ -31,12 +34,16 @@ async fn partitions_over_two_databases_stay_apart_while_owners_are_frozen_and_ki
     let load = Load::start(&system, &customers, &skus, &told, Duration::ZERO);
 
     // Frozen, half of the owners lose their partitions to the other half; thawed, they still believe that these are theirs.
-    let before = owners(&system).await;
+    let mut pools = BTreeMap::new();
+    for (_, service) in WORKERS {
+        pools.insert(service, system.all_databases(service).await);
+    }
+    let before = owners(&pools).await;
     let frozen = WORKERS.map(|(service, _)| system.service_pid(&format!("{service}-1")).unwrap());
     frozen.iter().for_each(|pid| Signal::Stop.send(*pid).unwrap());
     for (_, service) in WORKERS {
-        testkit::eventually(SOON, &format!("{service}: partitions have other owners"), async || {
-            let (now, before) = (&owners(&system).await[service], &before[service]);
+        testkit::eventually(MOVED_WITHIN, &format!("{service}: partitions have other owners"), async || {
+            let (now, before) = (&owners(&pools).await[service], &before[service]);
             let moved = now.iter().filter(|(partition, epoch)| before.get(partition) < Some(epoch)).count();
             if moved >= 2 { Ok(()) } else { Err(format!("{before:?}, now {now:?}")) }
         })
@@ -67,13 +74,13 @@ async fn partitions_over_two_databases_stay_apart_while_owners_are_frozen_and_ki
 }
 
 /// Epoch of each partition, by service.
-async fn owners(system: &System) -> BTreeMap<&'static str, BTreeMap<i32, i64>> {
+async fn owners(pools: &BTreeMap<&'static str, Vec<PgPool>>) -> BTreeMap<&'static str, BTreeMap<i32, i64>> {
     let mut owners = BTreeMap::new();
-    for (_, service) in WORKERS {
-        let epochs: &mut BTreeMap<i32, i64> = owners.entry(service).or_default();
-        for database in system.all_databases(service).await {
+    for (service, pools) in pools {
+        let epochs: &mut BTreeMap<i32, i64> = owners.entry(*service).or_default();
+        for database in pools {
             let rows = sqlx::query_as("SELECT partition_id, epoch FROM messaging_position");
-            epochs.extend(rows.fetch_all(&database).await.unwrap() as Vec<(i32, i64)>);
+            epochs.extend(rows.fetch_all(database).await.unwrap() as Vec<(i32, i64)>);
         }
     }
     owners
