@@ -11,7 +11,7 @@ FIRSTCOME := target/release/firstcome
 # As many open files as the system allows: every customer's connection is one.
 FILES := ulimit -n "$$(ulimit -H -n)" 2>/dev/null || true;
 
-.PHONY: help setup up down reset status demo build test fuzz simulate chaos soak poison brokers lint fmt purity schemas docs
+.PHONY: help setup up down reset status demo report build test fuzz simulate chaos soak poison brokers lint fmt purity schemas docs
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ status: ## What runs, what is ready, what is missing
 demo: ## A flash sale against the running system (ARGS="--buyers 1000 --units 100")
 	@cargo build --release --locked --bins -p firstcome --quiet
 	@$(FILES) exec $(FIRSTCOME) demo $(ARGS)
+
+report: setup ## Every load scenario on a private system, with plots and audits, into target/report (ARGS=--short: smaller ones)
+	@cargo build --release --locked --bins -p firstcome -p load-test
+	@$(FILES) exec scripts/report.sh $(ARGS)
 
 build: ## Build everything for development
 	@cargo build --locked --workspace --bins

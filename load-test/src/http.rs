@@ -157,7 +157,7 @@ pub(crate) async fn measure(
     let (mut is_answered, mut last) = (false, Instant::now());
     while !is_answered || count.on_their_way > 0 {
         if before.is_none() && Instant::now() >= steady_from {
-            before = Some(processes.sample());
+            before = Some(processes.begin());
         }
         tokio::select! {
             answered = answers.recv(), if !is_answered => match answered {
@@ -177,7 +177,7 @@ pub(crate) async fn measure(
         }
         last = Instant::now();
     }
-    let usage = processes.sample().since(&before.unwrap_or_else(|| processes.sample()));
+    let usage = processes.end(&before.unwrap_or_else(|| processes.begin()));
     let (seen, completed_per_second) = count.finish(plan.steady);
     Ok(Outcome { plan, completed_per_second, seen, usage })
 }

@@ -105,7 +105,17 @@ impl Processes {
         Self { named }
     }
 
-    pub(crate) fn sample(&self) -> Sample {
+    /// Up to now, without memory: while load flows, walking through that would disturb it.
+    pub(crate) fn begin(&self) -> Sample {
+        self.sample(|_pid| 0)
+    }
+
+    /// Between `before` and now.
+    pub(crate) fn end(&self, before: &Sample) -> Usage {
+        self.sample(resident_kib).since(before)
+    }
+
+    fn sample(&self, memory_of: impl Fn(u32) -> u64) -> Sample {
         let all = all_processes();
         let (mut children, mut sample) = (HashMap::<u32, Vec<u32>>::new(), Sample::default());
         for (pid, stat) in &all {
@@ -117,7 +127,7 @@ impl Processes {
             while let Some(pid) = open.pop() {
                 let Some(stat) = all.get(&pid) else { continue };
                 ticks += stat.ticks;
-                memory_kib += resident_kib(pid);
+                memory_kib += memory_of(pid);
                 // A child that has a name counts there.
                 let below = children.get(&pid).into_iter().flatten().copied();
                 open.extend(below.filter(|child| !named.contains(child)));
@@ -132,7 +142,7 @@ impl Processes {
 }
 
 impl Sample {
-    pub(crate) fn since(&self, before: &Self) -> Usage {
+    fn since(&self, before: &Self) -> Usage {
         let of = |name: &String| before.cpu_s.get(name).copied().unwrap_or_default();
         let mut cpu_s: BTreeMap<String, f64> =
             self.cpu_s.iter().map(|(name, now)| (name.clone(), (now - of(name)).max(0.0))).collect();

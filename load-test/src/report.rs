@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Folder for the report; what it holds of the same names is replaced.
     #[arg(long, default_value = "target/report")]
     pub(crate) into: PathBuf,
-    /// Small scenarios: about three minutes in all, and figures that move more.
+    /// Small scenarios: sooner done, and figures that move more.
     #[arg(long)]
     pub(crate) short: bool,
     /// Decides who orders what.

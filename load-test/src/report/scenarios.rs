@@ -16,7 +16,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// About three minutes, or as long as figures take to hold still.
+    /// Sized for three minutes of two idle cores, or for as long as figures take to hold still.
     pub(super) fn new(is_short: bool, seed: u64) -> Self {
         let orders = if is_short { 12_000 } else { 60_000 };
         let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
