@@ -172,10 +172,13 @@ async fn all(ground: &Ground, options: &Options) -> anyhow::Result<Vec<Sale>> {
     let counters: Vec<Arc<Counter>> = (0..options.connections.max(1)).map(|_| Arc::clone(&counter)).collect();
     let buy = async |counter: &mut Arc<Counter>, buyer| counter.buy(buyer).await;
     let held = hold(options.buyers, counters, buy, OWNERSHIP).await;
-    if let Some(counter) = Arc::into_inner(counter) {
-        counter.close().await?;
-    }
+    let closed = match Arc::into_inner(counter) {
+        Some(counter) => counter.close().await,
+        None => Ok(()),
+    };
     topics.remove().await?;
+    // What ended the owner says more than that buyers were not told.
+    closed?;
     let mut sale = held?;
     sale.seen = ground.seen(options.units).await?;
     sale.death = death::owner(ground).await?;

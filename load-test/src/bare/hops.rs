@@ -104,10 +104,12 @@ async fn drive(
         ended.store(true, Ordering::Relaxed);
         measured
     });
-    let took = load.await??;
+    let measured = load.await?;
+    // What ended an owner says more than that orders stand still.
     for owner in owners {
         owner.await??;
     }
+    let took = measured?;
     Ok(f64::from(u32::try_from(orders)?) / took.as_secs_f64())
 }
 
