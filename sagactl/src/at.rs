@@ -1,5 +1,6 @@
-//! `at` and `diff`: an order, or a product's stock, as it was, folded from the log.
+//! `at` and `diff`: an order, its charge, or a product's stock, as it was, folded from the log.
 
+mod charge;
 mod sku;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,28 @@ use crate::servers::Servers;
 use crate::show;
 use crate::terminal::{Terminal, Tone, plain};
 use crate::view::SagaView;
+
+/// Up to when.
+#[derive(Debug, Clone, Copy, Default)]
+struct Until {
+    time: Option<Timestamp>,
+    /// Of the topic that is looked at first.
+    offset: Option<i64>,
+}
+
+impl Until {
+    fn at(time: Timestamp) -> Self {
+        Self { time: Some(time), offset: None }
+    }
+
+    fn in_time(&self, record: &Record) -> bool {
+        self.time.is_none_or(|time| record.time <= time)
+    }
+
+    fn has(&self, record: &Record) -> bool {
+        self.in_time(record) && self.offset.is_none_or(|offset| record.offset.0 <= offset)
+    }
+}
 
 /// An input that was applied.
 #[derive(Debug, Clone, Serialize)]
@@ -87,18 +110,20 @@ fn view(order_id: OrderId, then: &Then) -> Option<SagaView> {
 }
 
 pub(crate) async fn at(servers: &Servers, options: &At, terminal: &Terminal) -> Result<Verdict, Failure> {
-    let (time, offset) = (options.time, options.offset);
-    let until = move |record: &Record| {
-        time.is_none_or(|time| record.time <= time) && offset.is_none_or(|offset| record.offset.0 <= offset)
-    };
+    let until = Until { time: options.time, offset: options.offset };
     let order = match &options.subject {
+        Subject::Order(order) if options.charge => {
+            let was = charge::then(servers, *order, until).await?;
+            return charge::print(*order, was, terminal);
+        }
         Subject::Order(order) => *order,
+        Subject::Sku(_) if options.charge => return Err(no_order()),
         Subject::Sku(sku) => {
-            let was = sku::then(servers, sku, until).await?;
+            let was = sku::then(servers, sku, move |record| until.has(record)).await?;
             return stock_at(sku, was, terminal);
         }
     };
-    let then = then(servers, order, until).await?;
+    let then = then(servers, order, move |record| until.has(record)).await?;
     let was = Was { order_id: order, after: then.last.clone(), saga: view(order, &then) };
     if terminal.json {
         terminal.json(&was)?;
@@ -109,6 +134,10 @@ pub(crate) async fn at(servers: &Servers, options: &At, terminal: &Terminal) -> 
         }
     }
     Ok(Verdict::found_if(was.saga.is_none()))
+}
+
+fn no_order() -> Failure {
+    Failure::usage("--charge is about an order: name it by its id")
 }
 
 #[derive(Serialize)]
@@ -237,6 +266,13 @@ pub(crate) async fn diff(servers: &Servers, options: &Diff, terminal: &Terminal)
     let (until_from, until_to) =
         (move |record: &Record| record.time <= from, move |record: &Record| record.time <= to);
     let (of, changes) = match &options.subject {
+        Subject::Order(order) if options.charge => {
+            let charge = |was: Option<(charge::ChargeView, charge::After)>| was.map(|(charge, _)| charge);
+            let earlier = charge(charge::then(servers, *order, Until::at(from)).await?);
+            let later = charge(charge::then(servers, *order, Until::at(to)).await?);
+            (format!("the charge of order {order}"), changes(&earlier, &later))
+        }
+        Subject::Sku(_) if options.charge => return Err(no_order()),
         Subject::Order(order) => {
             let earlier = then(servers, *order, until_from).await?;
             let later = then(servers, *order, until_to).await?;

@@ -63,16 +63,22 @@ pub(crate) enum Command {
     Top(Top),
     /// Mermaid of the saga's definition, or of the path that one order took
     Graph(Graph),
-    /// The state of an order or a product's stock at an earlier time or offset, from the log
+    /// The state of an order, its charge, or a product's stock at an earlier time or offset, from the log
+    #[command(
+        after_help = "Examples:\n  sagactl at 0199f0a1-7c3e-7cc1-b7a6-1c0d5c0a9a11 --time 2026-11-25T14:03:00Z\n  \
+                            sagactl at 0199f0a1-7c3e-7cc1-b7a6-1c0d5c0a9a11 --charge --time 5m\n  \
+                            sagactl at VINYL-FIRST-PRESS --offset 4711"
+    )]
     At(At),
-    /// What changed in an order or a product's stock between two times, from the log
+    /// What changed in an order, its charge, or a product's stock between two times, from the log
     Diff(Diff),
     /// Fold the log through this build and compare with what is stored; exit code 1 on drift
     #[command(
         after_help = "Nothing is written: there is no producer, and the databases are opened read-only. Run a new build's\n\
                             sagactl before deploying it: it names the sagas that the new build would treat differently.\n\n\
                             Examples:\n  sagactl replay 0199f0a1-7c3e-7cc1-b7a6-1c0d5c0a9a11\n  sagactl replay --all\n  \
-                            sagactl replay --all --since 2026-11-25T14:00:00Z --state COMPENSATING"
+                            sagactl replay --all --since 2026-11-25T14:00:00Z --state COMPENSATING\n  \
+                            sagactl replay --all --resume gate-1.4.2.json    # Ctrl-C, and the same again: it goes on"
     )]
     Replay(Replay),
     /// Make a service's database from Kafka alone, and compare it with the live one; exit code 1 on a difference
@@ -248,9 +254,13 @@ pub(crate) struct At {
     /// With everything logged until then, e.g. 2026-11-25T14:03:00Z, or 5m for five minutes ago
     #[arg(long, value_parser = moment, required_unless_present = "offset", conflicts_with = "offset")]
     pub(crate) time: Option<Timestamp>,
-    /// With everything up to this offset of its partition: of order-saga, for a sku of stock-commands
+    /// With everything up to this offset of its partition: of order-saga, for a sku of stock-commands, for a charge of
+    /// payment-commands
     #[arg(long)]
     pub(crate) offset: Option<i64>,
+    /// The order's charge instead of the order
+    #[arg(long)]
+    pub(crate) charge: bool,
 }
 
 /// What is looked at.
@@ -282,6 +292,9 @@ pub(crate) struct Diff {
     /// The later time
     #[arg(long, value_parser = moment)]
     pub(crate) to: Timestamp,
+    /// The order's charge instead of the order
+    #[arg(long)]
+    pub(crate) charge: bool,
 }
 
 #[derive(Debug, Args)]
@@ -298,6 +311,10 @@ pub(crate) struct Replay {
     /// Only orders that are stored in this state; repeatable, or comma-separated
     #[arg(long, value_parser = order_state, value_delimiter = ',', requires = "all")]
     pub(crate) state: Vec<OrderState>,
+    /// Keep in this file what is done, share by share of the orders: interrupted, the same command goes on with what is
+    /// missing. Another build, another log or other orders are refused. The file is removed with the complete report
+    #[arg(long, value_name = "FILE", requires = "all")]
+    pub(crate) resume: Option<PathBuf>,
     /// Describe at most this many drifts; all are counted
     #[arg(long, default_value_t = 20)]
     pub(crate) limit: usize,

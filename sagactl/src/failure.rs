@@ -30,6 +30,9 @@ pub enum Failure {
     /// Exit code 3.
     #[error("{0}")]
     Away(String),
+    /// Exit code 130, as of any program that Ctrl-C ends.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl Failure {
@@ -51,6 +54,7 @@ impl Failure {
             Self::Found(_) => 1,
             Self::Usage(_) => 2,
             Self::Away(_) => 3,
+            Self::Interrupted(_) => 130,
         }
     }
 }

@@ -4,24 +4,27 @@
 //! Three things are compared for each order: its state, its history (every fact, with the input behind it), and its effects
 //! (every message that its inputs lead to, byte for byte, with what the topics hold).
 
+mod checkpoint;
 mod compare;
 mod fold;
+mod progress;
 
 pub(crate) use fold::{Chain, hash, unpublished};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use domain_types::{OrderId, Timestamp};
 use messaging::{Cluster, LogReader, RecordedParkings};
 use order_orchestrator::SagaReader;
 use saga::{Decision, Saga};
 use schemas::{OrderSagaMessage, OrderState, Topic};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use self::checkpoint::{Checkpoint, Of};
+use self::progress::{Progress, peak_memory};
 use crate::cli::Replay;
 use crate::failure::{Failure, Verdict};
 use crate::log::recorded_parkings;
@@ -53,7 +56,7 @@ pub struct Selection {
 }
 
 /// How stored and replayed differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftKind {
     /// Stored, but the log does not lead to it.
@@ -139,9 +142,20 @@ pub(crate) struct Place {
 /// If Kafka or a database does not answer.
 pub async fn replay(
     cluster: &Cluster,
+    snapshots: Vec<SagaReader>,
+    rules: Rules,
+    selection: &Selection,
+) -> Result<Replayed, Failure> {
+    resuming(cluster, snapshots, rules, selection, None).await
+}
+
+/// The same; what is done is kept in `file`, and what it says is done already is not done again.
+async fn resuming(
+    cluster: &Cluster,
     mut snapshots: Vec<SagaReader>,
     rules: Rules,
     selection: &Selection,
+    file: Option<&Path>,
 ) -> Result<Replayed, Failure> {
     let began = Instant::now();
     let mut replayed = Replayed::default();
@@ -160,10 +174,22 @@ pub async fn replay(
         None => (stored * BYTES_PER_ORDER).div_ceil(selection.memory.max(1)).max(1),
     };
     let total: i64 = place.spans.values().map(|(from, to)| to - from).sum();
-    let progress = Progress::start(selection.progress, u64::try_from(total).unwrap_or(0) * passes);
+    let total = u64::try_from(total).unwrap_or(0);
+    let mut checkpoint = match file {
+        Some(file) => {
+            let of = Of::this(cluster, place.spans.keys().copied().collect(), selection).await?;
+            Some(Checkpoint::open(file, of, passes)?)
+        }
+        None => None,
+    };
+    let passes = checkpoint.as_ref().map_or(passes, Checkpoint::shares);
+    let done = checkpoint.as_ref().map_or(0, Checkpoint::done);
+    let before = checkpoint.as_ref().map_or(0.0, Checkpoint::seconds);
+    let progress = Progress::start(selection.progress, total * passes, total * done);
     let place = Arc::new(place);
-    let mut kinds: BTreeMap<OrderId, BTreeSet<DriftKind>> = BTreeMap::new();
-    for pass in 0..passes {
+    let restored = checkpoint.as_ref().map(|checkpoint| checkpoint.restore(&mut replayed));
+    let mut kinds: BTreeMap<OrderId, BTreeSet<DriftKind>> = restored.unwrap_or_default();
+    for pass in done..passes {
         let wanted = match selection.order {
             Some(order) => fold::Wanted::One(order),
             None => fold::Wanted::Share { pass, passes },
@@ -173,8 +199,11 @@ pub async fn replay(
         replayed.effects += folded.effects;
         compare::with_stored(&mut snapshots, folded, &wanted, selection, &mut replayed.orders, &mut kinds)
             .await?;
+        if let Some(checkpoint) = &mut checkpoint {
+            checkpoint.share_done(&replayed, &kinds, before + began.elapsed().as_secs_f64())?;
+        }
     }
-    progress.stop();
+    drop(progress);
     let described: Vec<OrderId> = kinds.keys().take(selection.describe).copied().collect();
     replayed.drifts = compare::describe(&mut snapshots, &place, &rules, &described, &kinds).await?;
     replayed.drifted = kinds.len() as u64;
@@ -183,9 +212,10 @@ pub async fn replay(
     }
     replayed.affected = kinds.into_keys().collect();
     replayed.passes = passes;
-    replayed.seconds = began.elapsed().as_secs_f64();
+    replayed.seconds = before + began.elapsed().as_secs_f64();
     replayed.inputs_per_second = replayed.inputs as f64 / replayed.seconds.max(0.001);
     replayed.peak_memory_bytes = peak_memory();
+    checkpoint.map(Checkpoint::remove).transpose()?;
     Ok(replayed)
 }
 
@@ -243,46 +273,6 @@ async fn place(
     looked.await.map_err(|error| Failure::away(error.to_string()))?
 }
 
-/// Says how far it is.
-struct Progress {
-    inputs: Arc<AtomicU64>,
-    task: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Progress {
-    fn start(wanted: bool, total: u64) -> Self {
-        let inputs = Arc::new(AtomicU64::new(0));
-        let seen = Arc::clone(&inputs);
-        let show = async move {
-            let began = Instant::now();
-            loop {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let done = seen.load(Ordering::Relaxed).max(1);
-                let rate = done as f64 / began.elapsed().as_secs_f64();
-                let left = total.saturating_sub(done) as f64 / rate;
-                eprint!("\r{done} of {total} records, {rate:.0}/s, {left:.0} s left   ");
-            }
-        };
-        let task = (wanted && std::io::stderr().is_terminal()).then(|| tokio::spawn(show));
-        Self { inputs, task }
-    }
-
-    fn stop(self) {
-        if let Some(task) = self.task {
-            task.abort();
-            eprintln!();
-        }
-    }
-}
-
-/// The largest resident memory so far, as Linux says; 0 if it does not.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1_024
-}
-
 pub(crate) async fn run(
     servers: &Servers,
     options: &Replay,
@@ -303,7 +293,15 @@ pub(crate) async fn run(
     let cluster = servers.cluster()?;
     drop(servers.log()?);
     let snapshots = servers.sagas().await?;
-    let replayed = replay(&cluster, snapshots, Arc::new(saga::decide), &selection).await?;
+    let resume = options.resume.as_deref();
+    let replaying = resuming(&cluster, snapshots, Arc::new(saga::decide), &selection, resume);
+    let replayed = match resume {
+        Some(file) => tokio::select! {
+            replayed = replaying => replayed?,
+            _signal = tokio::signal::ctrl_c() => return Err(checkpoint::interrupted(file)),
+        },
+        None => replaying.await?,
+    };
     if terminal.json {
         terminal.json(&replayed)?;
     } else {

@@ -151,18 +151,15 @@ impl System {
 
     /// Runs a `sagactl` command against this system.
     pub fn sagactl(&self, arguments: &[&str]) -> Said {
+        Said::of(self.sagactl_command(arguments).output().unwrap())
+    }
+
+    /// The same, to be run.
+    pub fn sagactl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("sagactl"));
         let endpoints = self.data().join("endpoints.json");
-        let command = Command::new(binary("sagactl"))
-            .args(arguments)
-            .env("SAGACTL_ENDPOINTS", endpoints)
-            .env("SAGACTL_OPERATOR", "kim")
-            .output()
-            .unwrap();
-        Said {
-            code: command.status.code().unwrap(),
-            out: String::from_utf8(command.stdout).unwrap(),
-            error: String::from_utf8(command.stderr).unwrap(),
-        }
+        command.args(arguments).env("SAGACTL_ENDPOINTS", endpoints).env("SAGACTL_OPERATOR", "kim");
+        command
     }
 
     /// The folder with data, logs and pid files.
@@ -247,6 +244,15 @@ pub struct Said {
 }
 
 impl Said {
+    /// What a program that has ended said.
+    pub fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            error: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Standard output, if the exit code is this one; else panics with everything.
     #[track_caller]
     pub fn expect(&self, code: i32) -> &str {

@@ -2,7 +2,7 @@
 //! Redis that dies in the middle of a rush.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -11,7 +11,7 @@ use local_stack::{Part, Signal};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use system_tests::{Client, SOON, System};
+use system_tests::{Client, SOON, Said, System};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Two cores are not enough for several systems at once.
@@ -144,6 +144,89 @@ async fn a_payment_worker_that_stands_still_shows_as_lag_and_waiting_orders_and_
     Signal::Continue.send(pid).unwrap();
     customer.until(&order, &["PAID"]).await;
     assert_eq!(lag(&top()), 0);
+}
+
+/// `replay --all --resume`, interrupted once it has kept some shares; what it said, or `None` if it was too quick.
+async fn interrupted(system: &System, file: &std::path::Path) -> Option<Said> {
+    let arguments = ["replay", "--all", "--json", "--resume", file.to_str().unwrap()];
+    let mut command = system.sagactl_command(&arguments);
+    let mut replaying = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    testkit::eventually(SOON, "a share is kept", async || {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let kept: Value = serde_json::from_str(&text).unwrap_or_default();
+        let ended = replaying.try_wait().unwrap().is_some();
+        if ended || kept["done"].as_u64() > Some(0) { Ok(()) } else { Err(text) }
+    })
+    .await;
+    if replaying.try_wait().unwrap().is_none() {
+        // It may end meanwhile.
+        drop(Signal::Interrupt.send(replaying.id()));
+    }
+    let said = Said::of(replaying.wait_with_output().unwrap());
+    (said.code == 130).then_some(said)
+}
+
+#[tokio::test]
+async fn x3_a_replay_that_is_interrupted_goes_on_where_it_was_and_says_what_a_whole_one_says() {
+    let _alone = alone().await;
+    let system = System::up("resumed", &[]).await;
+    let (admin, customer) = (system.admin(), system.customer());
+    let sku = admin.new_product(40, &json!({})).await;
+    let placed = orders(&customer, &sku, 24).await;
+    system_tests::all_at_rest(&customer, &placed).await;
+    // Three of them are not stored as they were decided.
+    let database = system.database("orchestrator").await;
+    let declined = "UPDATE sagas SET state = replace(state, 'PAYMENT_FAILED', 'CANCELLED') \
+                    WHERE order_id = ANY ($1) AND position('PAYMENT_FAILED' IN state) > 0";
+    let orders: Vec<uuid::Uuid> = placed.iter().map(|order| order.parse().unwrap()).collect();
+    let mut damaged = 0;
+    testkit::eventually(SOON, "the sagas are stored", async || {
+        damaged += sqlx::query(declined).bind(&orders).execute(&database).await.unwrap().rows_affected();
+        if damaged == 6 { Ok(()) } else { Err(damaged) }
+    })
+    .await;
+    let whole = system.sagactl(&["replay", "--all", "--json"]).json(1);
+    assert_eq!((&whole["drifted"], &whole["kinds"]), (&json!(6), &json!({"state": 6})));
+
+    let file = system.data().join("gate.json");
+    let mut tries = 0..20;
+    let said = loop {
+        assert!(tries.next().is_some(), "it is always too quick");
+        match interrupted(&system, &file).await {
+            Some(said) => break said,
+            None => assert!(!file.exists(), "nothing is left to resume"),
+        }
+    };
+    assert!(said.error.contains("shares are kept in"), "{said:?}");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let parsed: Value = serde_json::from_str(&kept).unwrap();
+    assert!(parsed["done"].as_u64() < parsed["shares"].as_u64(), "{kept}");
+
+    // What does not add up is refused.
+    let resume = |more: &[&str]| {
+        system.sagactl(&[&["replay", "--all", "--json", "--resume", file.to_str().unwrap()], more].concat())
+    };
+    let refused = |said: &Said, why: &str| assert!(said.code == 2 && said.error.contains(why), "{said:?}");
+    let changed = |pointer: &str, value: &str| {
+        let mut changed = parsed.clone();
+        *changed.pointer_mut(pointer).unwrap() = json!(value);
+        std::fs::write(&file, changed.to_string()).unwrap();
+    };
+    changed("/of/build/sha256", &"0".repeat(64));
+    refused(&resume(&[]), "another build began it");
+    changed("/of/logs/0", "another");
+    refused(&resume(&[]), "it is of another log");
+    std::fs::write(&file, &kept).unwrap();
+    refused(&resume(&["--state", "PAID"]), "it is of other orders");
+    std::fs::write(&file, "{}").unwrap();
+    refused(&resume(&[]), "no checkpoint of a replay");
+
+    std::fs::write(&file, &kept).unwrap();
+    let resumed = resume(&[]).json(1);
+    for field in ["orders", "inputs", "effects", "drifted", "kinds", "affected", "drifts", "positions"] {
+        assert_eq!(resumed[field], whole[field], "{field}");
+    }
+    assert!(!file.exists(), "the report is complete");
 }
 
 /// How long after the last order has ended, with Redis back, the door may differ from the stock.

@@ -16,6 +16,7 @@ mod notices;
 mod openapi;
 mod operator;
 mod orders;
+mod past;
 mod topics;
 mod traces;
 
