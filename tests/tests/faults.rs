@@ -179,6 +179,10 @@ async fn kafka_away_is_told_apart_and_nothing_is_lost_or_doubled() {
     answer.expect_problem(503, "unavailable");
     assert!(answer.headers.contains_key("retry-after"));
     assert_eq!(count_intake(&system).await, before, "nothing is kept");
+    // An operator hears who does not answer, and still sees what is stored.
+    let said = system.sagactl(&["top", "--once"]);
+    assert!(said.code == 3 && said.error.contains("does not answer"), "{said:?}");
+    assert!(system.sagactl(&["list", "--all"]).expect(0).contains(&warm));
 
     system.signal_part(Part::Kafka, Signal::Continue);
     let id = location.rsplit('/').next().unwrap().to_owned();
@@ -198,6 +202,7 @@ async fn kafka_away_is_told_apart_and_nothing_is_lost_or_doubled() {
     customer.until(&id, &["PAID"]).await;
     customer.until_available(&sku, 6).await;
     system.audited().await;
+    system.sagactl(&["audit"]).expect(0);
 }
 
 #[tokio::test]
@@ -233,6 +238,10 @@ async fn o4_redis_killed_in_the_middle_of_a_sale_or_frozen_stops_nobody_and_over
     })
     .await;
     system.audited().await;
+    // Who bought without a ticket is no promise broken.
+    let audited = system.sagactl(&["audit", "--json"]).json(0);
+    let unpromised = audited["turns"]["skus_without_promise"].as_array().unwrap();
+    assert!(unpromised.contains(&json!(scarce)), "{audited}");
 }
 
 async fn count_intake(system: &System) -> i64 {
