@@ -23,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(2);
 const WITHIN: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "three JVMs beside everything else on two cores: `make brokers`"]
+#[ignore = "three JVMs beside everything else on two cores: `make scaling`"]
 async fn the_busiest_of_three_brokers_is_killed_under_load_and_no_accepted_order_is_lost() {
     let _alone = alone().await;
     let began = Instant::now();

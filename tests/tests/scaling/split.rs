@@ -23,6 +23,7 @@ const OF_NO_PARTITION: [&str; 4] =
     ["messaging_database", "messaging_member", "_sqlx_migrations", "simulated_charges"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a minute; `make scaling`. The runtime's part of it is in every `cargo test -p messaging --test databases`"]
 async fn partitions_over_two_databases_stay_apart_while_owners_are_frozen_and_killed_in_a_sale() {
     let _alone = alone().await;
     let mut options = vec!["--separate", "--databases", "2", "--partitions", "4"];
