@@ -68,22 +68,22 @@ chaos: ## Every fault on real processes while customers buy; writes docs/chaos.m
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins --profile chaos
 	@CHAOS_CELLS=1000 CHAOS_BUSY_S=$${CHAOS_BUSY_S:-6} CHAOS_TABLE=$(CURDIR)/docs/chaos.md \
-		cargo test --locked --profile chaos -p system-tests --test chaos -- --nocapture
+		cargo test --locked --profile chaos --workspace --test chaos -- --nocapture
 
 soak: ## Twenty minutes at half of the maximum load with a fault every 20 s (SOAK_S, CHAOS_SEED)
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins --profile chaos
-	@cargo test --locked --profile chaos -p system-tests --test chaos twenty_minutes -- --ignored --nocapture
+	@cargo test --locked --profile chaos --workspace --test chaos twenty_minutes -- --ignored --nocapture
 
 poison: ## 1,000 unreadable records under 50 keys among 50,000 orders: rates beside each other, corrected, redriven in order
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins
-	@cargo test --locked -p system-tests --test poison -- --ignored --nocapture
+	@cargo test --locked --workspace --test poison -- --ignored --nocapture
 
 scaling: ## Three brokers, the busiest one killed under load; a sale over two databases a worker while owners are frozen and killed
 	@scripts/setup.sh --test
 	@cargo build --locked --workspace --bins
-	@cargo test --locked -p system-tests --test scaling -- --ignored --nocapture
+	@cargo test --locked --workspace --test scaling -- --ignored --nocapture
 
 fmt: ## Format
 	@cargo fmt --all
