@@ -205,7 +205,11 @@ pub(crate) struct Poller {
     /// Paused because their inbox is full.
     full: Vec<i32>,
     inbox_room: Room,
+    options: rdkafka::ClientConfig,
 }
+
+/// How long a consumer that met a fatal error waits before it joins the group again.
+const REJOIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Poller {
     /// Joins the group.
@@ -226,7 +230,26 @@ impl Poller {
             to_read: HashMap::new(),
             full: Vec::new(),
             inbox_room,
+            options: options.clone(),
         })
+    }
+
+    /// A client that met a fatal error hears nothing from then on: another one joins the group. A broker that stood still for a session
+    /// may answer a join twice, and the second one fences the member of the first, which is the same.
+    fn join_again(&mut self, why: &str) -> Result<(), KafkaError> {
+        tracing::warn!(why, topic = %self.topic, "kafka consumer met a fatal error and joins anew");
+        std::thread::sleep(REJOIN_AFTER);
+        let context = self.consumer.context();
+        let (told, mut lost) = (context.told.clone(), Vec::new());
+        lost.extend(lock(&context.inboxes).drain().map(|(partition, _)| partition));
+        let fresh = GroupContext { topic: self.topic.to_string(), told, inboxes: Mutex::default() };
+        let fresh: BaseConsumer<GroupContext> = self.options.create_with_context(fresh)?;
+        // The former one is gone, with all that it has to tell, before the new one gets partitions.
+        drop(std::mem::replace(&mut self.consumer, fresh));
+        self.to_read.clear();
+        self.full.clear();
+        let _runtime_gone = self.consumer.context().told.blocking_send(Told::Revoked(lost));
+        self.consumer.subscribe(&[self.topic.as_ref()])
     }
 
     /// Polls until told to stop; then leaves the group.
@@ -243,6 +266,12 @@ impl Poller {
                         return;
                     }
                 }
+            }
+            if let Some((_, why)) = self.consumer.client().fatal_error()
+                && let Err(error) = self.join_again(&why)
+            {
+                tracing::error!(%error, topic = %self.topic, "the kafka client can't be made anew");
+                return;
             }
             self.begin_readings();
             self.resume_drained();

@@ -98,6 +98,26 @@ async fn rebalances_under_load_apply_each_record_once() {
 }
 
 #[tokio::test]
+async fn a_static_member_that_was_fenced_by_its_own_name_joins_anew() {
+    let world = World::new("fenced-member", 2).await;
+    let send = async || world.send((0..100).map(|n| add(&format!("k{n}"), 1))).await;
+    let first = world.start_as("one");
+    send().await;
+    world.until_records(100).await;
+    // Another one with the same name: the broker says a fatal error to the first.
+    let second = world.start_as("one");
+    testkit::eventually(LONG, "the second member owns a partition", async || {
+        if second.metric("messaging_take_overs_total") >= 1.0 { Ok(()) } else { Err("none") }
+    })
+    .await;
+    second.stop().await;
+    send().await;
+    world.until_records(200).await;
+    assert_eq!(world.sums().await.0, 200);
+    first.stop().await;
+}
+
+#[tokio::test]
 async fn an_owner_works_in_fenced_transactions_without_records() {
     let world = World::new("work", 1).await;
     let running = world.start();

@@ -210,7 +210,24 @@ impl World {
     }
 
     pub fn start_on(&self, databases: Databases, factory: AdderFactory, publisher: Publisher) -> Running {
+        self.start_member(None, databases, factory, publisher)
+    }
+
+    /// A static member of the group.
+    pub fn start_as(&self, instance_id: &str) -> Running {
+        let instance_id = Some(instance_id.to_owned());
+        self.start_member(instance_id, self.pool.clone().into(), self.factory(), self.publisher.clone())
+    }
+
+    fn start_member(
+        &self,
+        instance_id: Option<String>,
+        databases: Databases,
+        factory: AdderFactory,
+        publisher: Publisher,
+    ) -> Running {
         let mut config = ConsumerConfig::new(&self.brokers, "adders", &self.topic, databases);
+        config.instance_id = instance_id;
         config.dead_letters.clone_from(&self.dead_letters);
         config.limits.drain = Duration::from_secs(1);
         let (status, shutdown) = (Status::default(), CancellationToken::new());
