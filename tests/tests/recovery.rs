@@ -174,7 +174,7 @@ async fn x3_a_replay_that_is_interrupted_goes_on_where_it_was_and_says_what_a_wh
     let sku = admin.new_product(40, &json!({})).await;
     let placed = orders(&customer, &sku, 24).await;
     system_tests::all_at_rest(&customer, &placed).await;
-    // Three of them are not stored as they were decided.
+    // The declined ones are not stored as they were decided.
     let database = system.database("orchestrator").await;
     let declined = "UPDATE sagas SET state = replace(state, 'PAYMENT_FAILED', 'CANCELLED') \
                     WHERE order_id = ANY ($1) AND position('PAYMENT_FAILED' IN state) > 0";

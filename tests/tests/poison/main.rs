@@ -257,9 +257,8 @@ async fn x2_forty_poison_records_under_five_keys_are_corrected_and_redriven_in_o
     run("poison", &Size { rounds: 1, good: 500, keys: 5, poison: 8 }).await;
 }
 
-/// `make poison`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: `make poison`"]
 async fn x2_a_thousand_poison_records_under_fifty_keys_leave_fifty_thousand_good_orders_as_quick_as_ever() {
     run("poison-many", &Size { rounds: 10, good: 5_000, keys: 5, poison: 20 }).await;
 }
