@@ -65,9 +65,7 @@ impl Tx {
             sqlx::raw_sql("BEGIN").execute(&mut self.connection).await?;
             self.is_begun = true;
         }
-        if let Some(Last { select, arguments }) = self.last.take() {
-            sqlx::query_with(AssertSqlSafe(select), arguments).execute(&mut self.connection).await?;
-        }
+        self.send_last().await?;
         Ok(&mut self.connection)
     }
 
@@ -85,14 +83,19 @@ impl Tx {
         Ok(())
     }
 
+    async fn send_last(&mut self) -> Result<(), sqlx::Error> {
+        if let Some(Last { select, arguments }) = self.last.take() {
+            sqlx::query_with(AssertSqlSafe(select), arguments).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
+
     /// Commits what was written, without a position: for a database that has no owner yet. It may be used again after that.
     ///
     /// # Errors
     /// If something of it can't be written.
     pub async fn finish(&mut self) -> Result<(), sqlx::Error> {
-        if let Some(Last { select, arguments }) = self.last.take() {
-            sqlx::query_with(AssertSqlSafe(select), arguments).execute(&mut self.connection).await?;
-        }
+        self.send_last().await?;
         if self.is_begun {
             sqlx::raw_sql("COMMIT").execute(&mut self.connection).await?;
             self.is_begun = false;
