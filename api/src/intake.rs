@@ -117,6 +117,8 @@ pub(crate) struct Means {
     pub(crate) pool: PgPool,
     pub(crate) publisher: Publisher,
     pub(crate) policy: Policy,
+    /// The definition of the saga that they begin with.
+    pub(crate) saga_definition: u16,
     /// How long after its arrival an order may reach the log.
     pub(crate) publish_within: Duration,
     pub(crate) acknowledged: mpsc::Sender<OrderId>,

@@ -299,6 +299,7 @@ impl Node {
             pool: self.pool.clone(),
             publisher: self.publisher.clone(),
             policy: settings.policy,
+            saga_definition: settings.saga_definition,
             publish_within: Duration::from_millis(settings.publish_within_ms),
             acknowledged: noted,
             tells_by_mail: settings.mail.is_some(),

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use kafka_cluster::{Cluster, Security};
-use schemas::Policy;
-use serde::Deserialize;
+use schemas::{Policy, SAGA_DEFINITION};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use crate::edge::EdgeSettings;
 use crate::notices::MailSettings;
@@ -70,6 +71,9 @@ pub struct Settings {
     /// Deadlines of orders placed from now on.
     #[serde(default)]
     pub policy: Policy,
+    /// The definition of the saga that orders placed from now on begin, and end, with.
+    #[serde(default = "saga_definition", deserialize_with = "known_definition")]
+    pub saga_definition: u16,
     /// How customers hear about their payments by mail; without it they don't, and no address is kept.
     #[serde(default)]
     pub mail: Option<MailSettings>,
@@ -119,6 +123,19 @@ const fn request_connections() -> u32 {
 
 const fn projection_connections() -> u32 {
     8
+}
+
+const fn saga_definition() -> u16 {
+    SAGA_DEFINITION
+}
+
+fn known_definition<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let definition = u16::deserialize(deserializer)?;
+    if (1..=SAGA_DEFINITION).contains(&definition) {
+        Ok(definition)
+    } else {
+        Err(D::Error::custom(format!("saga_definition must be 1 to {SAGA_DEFINITION}, not {definition}")))
+    }
 }
 
 fn issuer() -> String {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use domain_types::{CustomerId, MessageId, OrderId, Quantity, Sku, Timestamp};
 use messaging::{Cluster, Output, Publisher};
-use schemas::{Envelope, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Topic};
+use schemas::{
+    Envelope, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, SAGA_DEFINITION, Topic,
+};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -80,6 +82,7 @@ fn place(sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
             fingerprint: "load".to_owned(),
             publish_before: FAR_AWAY,
             policy: None,
+            definition: SAGA_DEFINITION,
         }
         .into(),
     };

@@ -229,6 +229,7 @@ mod tests {
             fingerprint: "f".into(),
             publish_before: Timestamp::from_millis(i64::MAX),
             policy: None,
+            definition: 1,
         };
         place.into()
     }

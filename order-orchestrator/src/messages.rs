@@ -2,7 +2,7 @@
 
 use domain_types::{MessageId, OrderId, Timestamp};
 use messaging::{Output, Record};
-use saga::{Effect, Timer};
+use saga::{Definition, Effect, Timer};
 use schemas::{
     DecodeError, Envelope, Message, OrderSagaMessage, PaymentCommand, TimerFired, TimerName, Topic,
 };
@@ -36,6 +36,11 @@ pub fn decode(record: &Record) -> Result<SagaInput, DecodeError> {
     let key = record.key_str().map(Uuid::parse_str);
     if key != Some(Ok(order_id.uuid())) {
         return Err(malformed("the record's key is not the order's id"));
+    }
+    if let OrderSagaMessage::PlaceOrder(order) = &envelope.message
+        && Definition::of(order.definition).is_none()
+    {
+        return Err(DecodeError::UnknownDefinition { definition: order.definition });
     }
     Ok(SagaInput { order_id, message_id: envelope.message_id, message: envelope.message })
 }
@@ -193,5 +198,22 @@ mod tests {
     #[test]
     fn the_trace_id_is_taken_from_the_header() {
         assert_eq!(trace_id(&record(None, None)).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+    }
+
+    #[test]
+    fn an_order_of_a_later_definition_waits_for_a_build_that_knows_it() {
+        let order = Uuid::parse_str("0195a3c0-0000-7000-8000-000000000001").unwrap();
+        let read = |definition: &str| {
+            let value = include_str!("../../schemas/golden/PlaceOrder.v1.json").replacen(
+                "\"fingerprint\"",
+                &format!("\"definition\": {definition}, \"fingerprint\""),
+                1,
+            );
+            let key = order.to_string();
+            decode(&Record { value: value.into_bytes(), ..record(Some(&key), Some(order.into())) })
+        };
+        assert!(read("1").is_ok() && read("2").is_ok());
+        assert!(matches!(read("3"), Err(DecodeError::UnknownDefinition { definition: 3 })));
+        assert!(matches!(read("0"), Err(DecodeError::UnknownDefinition { definition: 0 })));
     }
 }

@@ -27,6 +27,12 @@ pub enum DecodeError {
         /// The version the envelope names.
         version: u16,
     },
+    /// An order that begins with a definition of the saga this build does not know; a later build may.
+    #[error("unknown definition {definition} of the saga")]
+    UnknownDefinition {
+        /// Its version.
+        definition: u16,
+    },
 }
 
 /// One record's value. `M` is the enum of all messages its topic may hold.

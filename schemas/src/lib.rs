@@ -20,8 +20,8 @@ pub use order_events::{
 pub use order_saga::{
     CancelOrder, CompensateSaga, DeclineReason, OrderSagaMessage, OrderedLine, PauseSaga, PayOrder,
     PaymentApproved, PaymentClosed, PaymentCommandFailed, PaymentCommandKind, PaymentDeclined, PaymentMethod,
-    PaymentRefunded, PlaceOrder, Policy, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SkipStep,
-    StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
+    PaymentRefunded, PlaceOrder, Policy, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SAGA_DEFINITION,
+    SkipStep, StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
     StockReserved, StockRestocked, Ticket, TimerFired, TimerName,
 };
 pub use payment_commands::{ChargePayment, ClosePayment, PaymentCommand, RefundPayment};

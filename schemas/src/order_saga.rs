@@ -91,6 +91,18 @@ pub struct Ticket {
     pub number: i64,
 }
 
+/// The newest definition of the saga that this build knows; it knows all from 1 on.
+pub const SAGA_DEFINITION: u16 = 2;
+
+const fn first_definition() -> u16 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_first_definition(definition: &u16) -> bool {
+    *definition == 1
+}
+
 /// Deadlines that hold for one saga, recorded when it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -127,6 +139,9 @@ pub struct PlaceOrder {
     /// Deadlines of this order; the defaults of [`Policy`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// The version of the saga's definition that the order begins and ends with.
+    #[serde(default = "first_definition", skip_serializing_if = "is_first_definition")]
+    pub definition: u16,
 }
 
 /// See [`OrderSagaMessage::PayOrder`].

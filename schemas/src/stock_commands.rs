@@ -24,6 +24,11 @@ messages! {
     ChangeStock = 1,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// See [`StockCommand::ReserveStock`]. The envelope names the order; a hold's key is (order, line).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReserveStock {
@@ -50,6 +55,9 @@ pub struct ConfirmStock {
     pub attempt: Attempt,
     /// Of what; the record's key.
     pub sku: Sku,
+    /// Only a failure is answered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub silent: bool,
 }
 
 /// See [`StockCommand::ReleaseStock`].

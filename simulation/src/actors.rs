@@ -7,7 +7,7 @@ use schemas::{
     CancelOrder, ChangeStock, CompensateSaga, ControlMessage, DefineProduct, DiscardParked, Envelope,
     Message, OrderSagaMessage, OrderedLine, PauseSaga, PayOrder, PaymentCommand, PaymentMethod, PlaceOrder,
     Policy, ProductData, ProductKind, RedriveParked, ReplaceParked, ResumeSaga, RetryStep, ReturnOrder,
-    StockCommand, Topic,
+    SAGA_DEFINITION, StockCommand, Topic,
 };
 
 use crate::planted::NEWER;
@@ -190,6 +190,7 @@ impl Shop {
             fingerprint: format!("print-{order_id}"),
             publish_before: Timestamp::from_millis(world.now_ms + world.rng.between(20, 30_000)),
             policy: Some(policy),
+            definition: if world.rng.per_mille(250) { 1 } else { SAGA_DEFINITION },
         };
         let record = for_saga(world, order_id, place.clone().into());
         self.orders.push(Order { order_id, place, record: record.clone() });

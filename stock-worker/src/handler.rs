@@ -11,7 +11,7 @@ use messaging::{
 use schemas::{
     DecodeError, Envelope, Message, OrderSagaMessage, StockCommand, StockEvent, StockLevelMessage, Topic,
 };
-use stock_domain::{Answer, Cause, Item, Stock, StockError};
+use stock_domain::{Answer, Cause, Item, Stock, StockError, is_wanted};
 
 use crate::CONSUMER_GROUP;
 use crate::command;
@@ -116,7 +116,9 @@ impl<S: StockStore> Handler<S> for StockHandler {
             let decision = self.decide(received, &mut changed).map_err(|error| {
                 if error.is_bad_input() { HandlerError::permanent(error) } else { HandlerError::bug(error) }
             })?;
-            outputs.push(answer(&received.input, &received.record, decision));
+            if is_wanted(&received.input.message, &decision) {
+                outputs.push(answer(&received.input, &received.record, decision));
+            }
         }
         tx.save(self.partition, &self.stock, &changed).await?;
         for sku in changed.skus() {

@@ -152,6 +152,7 @@ fn new_order(
         fingerprint: submission.fingerprint.clone(),
         publish_before,
         policy: Some(means.policy),
+        definition: means.saga_definition,
     };
     let order =
         Order::accepted(submission.order_id, &command, at).map_err(|_overflow| Outcome::TotalOverflow)?;

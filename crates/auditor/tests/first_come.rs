@@ -83,6 +83,7 @@ fn check(steps: &[Step]) -> FirstCome {
                         fingerprint: "f".to_owned(),
                         publish_before: Timestamp::from_millis(0),
                         policy: None,
+                        definition: 1,
                     },
                 ));
                 let refused = |reason| StockRefused { line, attempt, reason, stock_version: 1 };

@@ -78,7 +78,7 @@ impl<I> Parsed<I> {
     pub(crate) fn unreadable(error: &DecodeError) -> Self {
         let cause = match error {
             DecodeError::Malformed { .. } => ParkCause::Malformed,
-            DecodeError::Unknown { .. } => ParkCause::Unknown,
+            DecodeError::Unknown { .. } | DecodeError::UnknownDefinition { .. } => ParkCause::Unknown,
         };
         let detail = match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),

@@ -39,7 +39,8 @@ pub(crate) fn command(saga: &Saga, CommandRef { step, line }: CommandRef) -> Opt
             .into()
         }),
         StepName::Confirm => stock(saga, line?, |number, line| {
-            ConfirmStock { line: number, attempt: line.attempt, sku: line.sku.clone() }.into()
+            let silent = saga.definition().step(StepName::Confirm).is_silent(line.attempt);
+            ConfirmStock { line: number, attempt: line.attempt, sku: line.sku.clone(), silent }.into()
         }),
         StepName::Release => stock(saga, line?, |number, line| {
             ReleaseStock { line: number, attempt: line.attempt, sku: line.sku.clone() }.into()

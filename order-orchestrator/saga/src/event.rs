@@ -7,6 +7,7 @@ use schemas::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::definition::known;
 use crate::state::{Timer, is_default, is_first};
 
 /// One fact. Stored inside a batch's history with the `now` of its input.
@@ -173,8 +174,8 @@ pub enum Event {
 /// See [`Event::Placed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
-    /// The step table it started with.
-    #[serde(rename = "d")]
+    /// The version of the definition it began with.
+    #[serde(rename = "d", deserialize_with = "known")]
     pub definition: u16,
     /// Who buys.
     #[serde(rename = "c")]

@@ -3,7 +3,7 @@
 use domain_types::{Attempt, LineNumber, Timestamp};
 use schemas::{OrderState, Reason, StepName};
 
-use crate::definition::{MAX_REMEMBERED_REQUESTS, STEPS};
+use crate::definition::MAX_REMEMBERED_REQUESTS;
 use crate::event::{Event, Placed};
 use crate::state::{CommandRef, Line, LineStage, Payment, PaymentStage, Saga, Timer};
 
@@ -159,15 +159,14 @@ impl Saga {
         if self.paused {
             // A command that never left is dropped when its compensation is decided; the compensation still
             // goes: an earlier attempt of the command may have left.
+            let definition = self.definition();
             let undone = |withheld: &CommandRef| {
-                withheld.line == line
-                    && STEPS.iter().any(|row| {
-                        row.name == withheld.step
-                            && row.compensation_under_way.is_some_and(|undo| undo == step)
-                    })
+                withheld.line == line && definition.step(withheld.step).compensation_under_way == Some(step)
             };
             self.withheld.retain(|withheld| !undone(withheld));
-            self.withheld.push(CommandRef { step, line });
+            if !self.withholds(step, line) {
+                self.withheld.push(CommandRef { step, line });
+            }
         }
     }
 

@@ -12,8 +12,8 @@ mod state;
 
 pub use decide::{Advance, Decision, decide, fold};
 pub use definition::{
-    DEFINITION_VERSION, MAX_LINES, MAX_REMEMBERED_REQUESTS, Participant, RetryPolicy, STEPS, SkipRule, Step,
-    StepKind,
+    AnswerRule, DEFINITIONS, Definition, MAX_LINES, MAX_REMEMBERED_REQUESTS, Participant, RetryPolicy,
+    SkipRule, Step, StepKind,
 };
 pub use documentation::{mermaid, render as documentation};
 pub use effect::Effect;

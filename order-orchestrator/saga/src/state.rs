@@ -8,11 +8,18 @@ use schemas::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::definition::{DEFINITIONS, Definition, known};
+
 /// An order's saga. Everything `decide` needs, nothing else: names and prices are in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saga {
     /// The step table it started with; a running saga keeps it.
-    #[serde(rename = "d", default = "definition_1", skip_serializing_if = "is_definition_1")]
+    #[serde(
+        rename = "d",
+        default = "definition_1",
+        skip_serializing_if = "is_definition_1",
+        deserialize_with = "known"
+    )]
     pub definition: u16,
     /// Who buys.
     #[serde(rename = "c")]
@@ -248,6 +255,12 @@ pub struct CommandRef {
 }
 
 impl Saga {
+    /// The steps it began with, and ends with.
+    pub fn definition(&self) -> &'static Definition {
+        // No other version is read, and none is begun with.
+        Definition::of(self.definition).unwrap_or(&DEFINITIONS[0])
+    }
+
     /// The line of that number.
     pub fn line(&self, number: LineNumber) -> Option<&Line> {
         self.lines.get(usize::from(number.0))
@@ -269,11 +282,18 @@ impl Saga {
             || self.payment.as_ref().is_some_and(|payment| payment.failed.is_some())
     }
 
+    /// Whether the line's latest command was or will be answered, whatever became of it: its answer can be waited for.
+    fn is_answered(&self, CommandRef { step, line }: CommandRef) -> bool {
+        let Some(line) = line.and_then(|number| self.line(number)) else { return true };
+        line.failed.is_some() || !self.definition().step(step).is_silent(line.attempt)
+    }
+
     /// The commands whose answer it waits for: sent, withheld or failed.
     pub fn awaited(&self) -> Vec<CommandRef> {
         let lines = (0u8..).zip(&self.lines).filter_map(|(number, line)| {
             Some(CommandRef { step: line.stage.awaits()?, line: Some(LineNumber(number)) })
         });
+        let lines = lines.filter(|command| self.is_answered(*command));
         let payment = self.payment.as_ref().and_then(|payment| payment.stage.awaits());
         lines.chain(payment.map(|step| CommandRef { step, line: None })).collect()
     }

@@ -338,6 +338,7 @@ pub fn place(skus: &[&str], method: Option<&str>) -> PlaceOrder {
         fingerprint: "fingerprint".into(),
         publish_before: Timestamp::from_millis(4_102_444_800_000),
         policy: None,
+        definition: 1,
     }
 }
 

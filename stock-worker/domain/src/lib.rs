@@ -17,4 +17,4 @@ pub use hold::{Asked, Hold, HoldKey, HoldStatus};
 pub use item::{Item, MAX_UNITS};
 pub use product::{InvalidProduct, validate_product};
 pub use sale::{InvalidSale, SaleState, SaleWindow, is_on_sale, sale_state};
-pub use stock::{Answer, Change, ChangeOutcome, Decision, Stock};
+pub use stock::{Answer, Change, ChangeOutcome, Decision, Stock, is_wanted};

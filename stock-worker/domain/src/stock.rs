@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use domain_types::{CustomerId, OrderId, RequestId, Sku};
-use schemas::{OrderSagaMessage, StockChangeCode, StockCommand, StockEvent};
+use schemas::{ConfirmStock, OrderSagaMessage, StockChangeCode, StockCommand, StockEvent};
 
 use crate::{Cause, Entry, Hold, HoldKey, Item, StockError};
 
@@ -54,6 +54,12 @@ pub enum Answer {
     Saga(OrderId, OrderSagaMessage),
     /// An answer to an admin.
     Admin(StockEvent),
+}
+
+/// Whether the answer is to be published: a silent command wants only failures.
+pub fn is_wanted(command: &StockCommand, answer: &Answer) -> bool {
+    let is_silent = matches!(command, StockCommand::ConfirmStock(ConfirmStock { silent: true, .. }));
+    !is_silent || !matches!(answer, Answer::Saga(_, OrderSagaMessage::StockConfirmed(_)))
 }
 
 /// What a command leads to.

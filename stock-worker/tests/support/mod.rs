@@ -319,7 +319,10 @@ pub fn reserve(order: OrderId, sku: &Sku, units: u32, customer_id: CustomerId) -
 }
 
 pub fn confirm(order: OrderId, sku: &Sku) -> Envelope<StockCommand> {
-    envelope(Some(order), ConfirmStock { line: LINE, attempt: Attempt::FIRST, sku: sku.clone() })
+    envelope(
+        Some(order),
+        ConfirmStock { line: LINE, attempt: Attempt::FIRST, sku: sku.clone(), silent: false },
+    )
 }
 
 pub fn release(order: OrderId, sku: &Sku) -> Envelope<StockCommand> {

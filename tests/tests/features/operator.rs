@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kafka_cluster::Cluster;
+use order_orchestrator::SagaReader;
+use reqwest::StatusCode;
 use saga::{Decision, Saga};
 use sagactl::{DriftKind, Selection};
-use schemas::{DeclineReason, OrderSagaMessage, PaymentDeclined};
+use schemas::{DeclineReason, OrderSagaMessage, PaymentDeclined, PlaceOrder};
 use serde_json::{Value, json};
 use system_tests::{Client, SOON, Said, System};
 
@@ -241,6 +243,11 @@ async fn x3_replay_finds_no_drift_and_a_row_that_somebody_changed() {
     system.sagactl(&["replay", &id]).expect(0);
 }
 
+/// The sagas as they are stored now.
+async fn snapshot(system: &System) -> SagaReader {
+    SagaReader::open(&system.database("orchestrator").await).await.unwrap()
+}
+
 /// A build whose rule about over-limit cards is another one.
 fn changed_rule(saga: Option<&Saga>, input: &OrderSagaMessage, time: domain_types::Timestamp) -> Decision {
     match input {
@@ -265,14 +272,11 @@ async fn x3_a_build_with_a_changed_rule_names_exactly_the_sagas_it_would_treat_d
         ids(&orders, |order| order["payment"]["stage"] == json!({"declined": "over_limit"}))
     };
     let before = over_limit();
-    let snapshot =
-        order_orchestrator::SagaReader::open(&system.database("orchestrator").await).await.unwrap();
     let selection =
         Selection { order: None, since: None, states: vec![], describe: 1, memory: 1 << 30, progress: false };
-    let replayed =
-        sagactl::replay(&Cluster::from(&system.kafka()), vec![snapshot], Arc::new(changed_rule), &selection)
-            .await
-            .unwrap();
+    let snapshots = vec![snapshot(system).await];
+    let cluster = Cluster::from(&system.kafka());
+    let replayed = sagactl::replay(&cluster, snapshots, Arc::new(changed_rule), &selection).await.unwrap();
     let after = over_limit();
     let affected: BTreeSet<String> = replayed.affected.iter().map(ToString::to_string).collect();
     assert!(
@@ -289,6 +293,94 @@ async fn x3_a_build_with_a_changed_rule_names_exactly_the_sagas_it_would_treat_d
         drift.stored.contains("declined: over_limit") && drift.replayed.contains("declined: declined"),
         "{drift:?}"
     );
+}
+
+/// A build whose second definition still answers each confirm.
+fn changed_definition(
+    saga: Option<&Saga>,
+    input: &OrderSagaMessage,
+    time: domain_types::Timestamp,
+) -> Decision {
+    match input {
+        OrderSagaMessage::PlaceOrder(order) => {
+            saga::decide(saga, &PlaceOrder { definition: 1, ..order.clone() }.into(), time)
+        }
+        input => saga::decide(saga, input, time),
+    }
+}
+
+#[tokio::test]
+async fn x3_an_order_ends_under_the_definition_it_began_with_whatever_is_newest() {
+    let system = system().await;
+    let (customer, sku) = buyer_of(system).await;
+    let new = customer.ordered(&sku, 1, None).await;
+    // As an api of the time before the second definition placed it.
+    let old = uuid::Uuid::now_v7().to_string();
+    let mut place: Value =
+        serde_json::from_str(include_str!("../../../schemas/golden/PlaceOrder.v1.json")).unwrap();
+    place["message_id"] = json!(uuid::Uuid::now_v7());
+    place["order_id"] = json!(old);
+    let data = &mut place["data"];
+    data["customer_id"] = json!(customer.id);
+    data["publish_before"] = json!("2100-01-01T00:00:00Z");
+    data["lines"][0]["sku"] = json!(sku);
+    data["lines"][0].as_object_mut().unwrap().remove("ticket");
+    data.as_object_mut().unwrap().remove("payment_method");
+    assert_eq!(data["definition"], Value::Null);
+    system.produce("order-saga", Some(&old), None, &place.to_string());
+    let known = async || match customer.get(&format!("/v1/orders/{old}")).await.status {
+        StatusCode::OK => Ok(()),
+        status => Err(format!("GET answers {status}")),
+    };
+    testkit::eventually(SOON, "the older order is known", known).await;
+
+    for order in [&new, &old] {
+        customer.until(order, &["AWAITING_PAYMENT"]).await;
+        customer
+            .post(&format!("/v1/orders/{order}/payment"), &json!({"method": "tok_approve"}))
+            .await
+            .expect(202);
+    }
+    let rules = |order: &str| -> Vec<String> {
+        let shown = system.sagactl(&["show", order, "--json"]).json(0);
+        let timeline = shown["timeline"].as_array().unwrap();
+        timeline.iter().map(|entry| entry["rule"].as_str().unwrap().to_owned()).collect()
+    };
+    for order in [&new, &old] {
+        customer.until(order, &["DELIVERED"]).await;
+        testkit::eventually(SOON, "its saga is final", async || {
+            let shown = system.sagactl(&["show", order, "--json"]).json(0);
+            if shown["final"] == true { Ok(()) } else { Err(shown["waiting_for"].to_string()) }
+        })
+        .await;
+    }
+    let delivery = ["TimerFired", "TimerFired", "TimerFired"];
+    let begun = ["PlaceOrder", "StockReserved", "PayOrder", "PaymentApproved"];
+    assert_eq!(rules(&old), [&begun[..], &["StockConfirmed"], &delivery].concat());
+    assert_eq!(rules(&new), [&begun[..], &delivery, &["StockConfirmed"]].concat());
+    let of = customer.id.to_string();
+    let begun_with = |version: &str| {
+        ids(&listed(system, &["--all", "--customer", &of, "--definition", version]), |_| true)
+    };
+    assert_eq!(
+        (begun_with("1"), begun_with("2")),
+        (BTreeSet::from([old.clone()]), BTreeSet::from([new.clone()]))
+    );
+
+    // The deploy gate: a build with another second definition would treat those that began with it otherwise, and no other.
+    for (order, drifts) in [(&old, false), (&new, true)] {
+        let order = Some(order.parse().unwrap());
+        let selection =
+            Selection { order, since: None, states: vec![], describe: 1, memory: 1 << 30, progress: false };
+        let cluster = Cluster::from(&system.kafka());
+        let builds: [(sagactl::Rules, bool); 2] =
+            [(Arc::new(changed_definition), drifts), (Arc::new(saga::decide), false)];
+        for (rules, drifted) in builds {
+            let snapshots = vec![snapshot(system).await];
+            let replayed = sagactl::replay(&cluster, snapshots, rules, &selection).await.unwrap();
+            assert_eq!(replayed.drifted > 0, drifted, "{:?}", replayed.drifts);
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use domain_types::{Currency, CustomerId, MessageId, Money, OrderId, Quantity, Sku, Timestamp};
 use messaging::{Cluster, Output, Publisher, TailFrom};
 use schemas::{
-    Envelope, OrderEvent, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Policy, Topic,
+    Envelope, OrderEvent, OrderSagaMessage, OrderState, OrderedLine, PaymentMethod, PlaceOrder, Policy,
+    SAGA_DEFINITION, Topic,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -48,6 +49,7 @@ pub(crate) fn place(order: OrderId, customer_id: CustomerId, sku: &Sku, method: 
         fingerprint: "poison".to_owned(),
         publish_before: FAR_AWAY,
         policy: Some(Policy { pay_within_ms: 86_400_000, ..Policy::default() }),
+        definition: SAGA_DEFINITION,
     };
     let envelope = envelope::<OrderSagaMessage>(Some(order), message);
     Output::new(Topic::OrderSaga, order.to_string(), &envelope)

@@ -5,7 +5,7 @@ use schemas::{OrderPlaced, OrderState, PlaceOrder, Reason, StepName};
 
 use super::Decision;
 use super::draft::Draft;
-use crate::definition::{DEFINITION_VERSION, MAX_LINES, step};
+use crate::definition::{Definition, MAX_LINES};
 use crate::effect::Effect;
 use crate::event::{Event, Placed, PlacedLine};
 use crate::evolve::begin;
@@ -18,9 +18,12 @@ const FINGERPRINT_CHARS: usize = 16;
 /// Begins a saga, or refuses the order because it reached the log too late.
 pub(super) fn place(order: &PlaceOrder, time: Timestamp) -> Decision {
     let Some(total) = total(order) else { return Decision::Ignore(IgnoreReason::InvalidOrder) };
+    let Some(definition) = Definition::of(order.definition) else {
+        return Decision::Ignore(IgnoreReason::InvalidOrder);
+    };
     let too_late = time > order.publish_before;
     let placed = Placed {
-        definition: DEFINITION_VERSION,
+        definition: definition.version,
         customer_id: order.customer_id,
         fingerprint: shortened(&order.fingerprint),
         lines: order
@@ -36,7 +39,7 @@ pub(super) fn place(order: &PlaceOrder, time: Timestamp) -> Decision {
     let mut draft = Draft::new(begin(time, &placed), time);
     draft.record(Event::Placed(placed));
     if !too_late {
-        if let Some(deadline) = step(StepName::Reserve).deadline {
+        if let Some(deadline) = definition.step(StepName::Reserve).deadline {
             let due_at = draft.saga.pay_before();
             draft.record(Event::TimerArmed(Timer::new(deadline, due_at)));
         }

@@ -6,7 +6,6 @@ use domain_types::{Attempt, LineNumber};
 use schemas::{OrderState, Reason, StepName, TimerName};
 
 use super::draft::Draft;
-use crate::definition::step;
 use crate::event::Event;
 use crate::state::{LineStage, PaymentStage, Timer};
 
@@ -48,7 +47,7 @@ impl Draft {
     /// Begins the charge, and bounds it.
     pub(super) fn charge(&mut self) {
         self.record(Event::Entered { state: OrderState::Charging });
-        if let Some(deadline) = step(StepName::Charge).deadline {
+        if let Some(deadline) = self.saga.definition().step(StepName::Charge).deadline {
             let due_at = self.now.plus(Duration::from_millis(self.saga.policy.charge_within_ms));
             self.record(Event::TimerArmed(Timer::new(deadline, due_at)));
         }
@@ -65,15 +64,31 @@ impl Draft {
         }
     }
 
+    /// Sends what was confirmed without an answer once more, with one: the order may not end before it is known.
+    pub(super) fn ask_whether_confirmed(&mut self) {
+        let confirm = self.saga.definition().step(StepName::Confirm);
+        for number in self.line_numbers() {
+            let unanswered = self.saga.line(number).filter(|line| {
+                line.stage == LineStage::Confirming
+                    && line.failed.is_none()
+                    && confirm.is_silent(line.attempt)
+            });
+            if let Some(attempt) = unanswered.map(|line| line.attempt.next()) {
+                self.send(StepName::Confirm, Some(number), attempt);
+            }
+        }
+    }
+
     /// Begins to give everything back, all at once; the order ends with `outcome` when the last answer is there.
     pub(super) fn compensate(&mut self, outcome: Reason) {
         self.record(Event::CompensationBegun { outcome });
+        let definition = self.saga.definition();
         for line in self.line_numbers() {
             let undo = match self.saga.line(line).map(|line| line.stage) {
-                Some(LineStage::Reserving) => step(StepName::Reserve).compensation_under_way,
-                Some(LineStage::Held) => step(StepName::Reserve).compensation,
-                Some(LineStage::Confirming) => step(StepName::Confirm).compensation_under_way,
-                Some(LineStage::Sold) => step(StepName::Confirm).compensation,
+                Some(LineStage::Reserving) => definition.step(StepName::Reserve).compensation_under_way,
+                Some(LineStage::Held) => definition.step(StepName::Reserve).compensation,
+                Some(LineStage::Confirming) => definition.step(StepName::Confirm).compensation_under_way,
+                Some(LineStage::Sold) => definition.step(StepName::Confirm).compensation,
                 Some(
                     LineStage::Refused
                     | LineStage::Releasing
@@ -88,8 +103,8 @@ impl Draft {
             }
         }
         let undo = match self.saga.payment.as_ref().map(|payment| payment.stage) {
-            Some(PaymentStage::Charging) => step(StepName::Charge).compensation_under_way,
-            Some(PaymentStage::Approved) => step(StepName::Charge).compensation,
+            Some(PaymentStage::Charging) => definition.step(StepName::Charge).compensation_under_way,
+            Some(PaymentStage::Approved) => definition.step(StepName::Charge).compensation,
             Some(
                 PaymentStage::Chosen
                 | PaymentStage::Declined(_)

@@ -7,7 +7,7 @@ use schemas::{
 };
 
 use super::draft::{Draft, Request};
-use crate::definition::{SkipRule, step};
+use crate::definition::SkipRule;
 use crate::event::Event;
 use crate::reason::{IgnoreReason, RefusalCode};
 use crate::state::{CommandRef, Saga, Timer};
@@ -197,7 +197,7 @@ pub(super) fn skip(saga: &Saga, input: &SkipStep, draft: impl FnOnce() -> Draft)
             .as_ref()
             .is_some_and(|payment| payment.failed.is_some() && payment.stage.awaits() == Some(input.step));
     let settled_by = input.settled_by.as_deref().filter(|reference| !reference.trim().is_empty());
-    let allowed = match step(input.step).skip {
+    let allowed = match saga.definition().step(input.step).skip {
         SkipRule::Never => Err(RefusalCode::NotSkippable),
         SkipRule::SettledByHand if !failed => Err(RefusalCode::NotFailed),
         SkipRule::SettledByHand if settled_by.is_none() => Err(RefusalCode::SettlementRequired),

@@ -36,7 +36,10 @@ pub(super) fn fired(
             draft.record(Event::TimerArmed(Timer::new(TimerName::ReturnWindow, return_before)));
             draft.return_until(return_before);
         }
-        TimerName::ReturnWindow => draft.record(Event::TimerDisarmed),
+        TimerName::ReturnWindow => {
+            draft.record(Event::TimerDisarmed);
+            draft.ask_whether_confirmed();
+        }
         TimerName::Return => draft.compensate(Reason::Returned),
     }
     Ok(draft)

@@ -9,7 +9,7 @@ use domain_types::Timestamp;
 use schemas::{Message, OrderSagaMessage, OrderState, StepName, TimerName};
 
 use crate::decide::{Decision, fold};
-use crate::definition::{RetryPolicy, STEPS, SkipRule, StepKind};
+use crate::definition::{AnswerRule, DEFINITIONS, Definition, RetryPolicy, SkipRule, StepKind};
 use crate::effect::Effect;
 use crate::state::Saga;
 use representatives::{Representative, inputs, representatives};
@@ -20,10 +20,12 @@ pub fn render() -> String {
     format!(
         "# The saga\n\n\
          Generated from the code by `cargo run -p saga --example docs`; a test fails when it is not current.\n\n\
-         ## Steps\n\n{}\n\
+         ## Steps\n\n\
+         An order ends under the definition that it began with. New orders begin with the newest, unless the api is told otherwise; states and \
+         transitions below are the newest one's.\n\n{}\
          ## States\n\n```mermaid\n{}```\n\n\
          ## Transition matrix\n\n{}",
-        steps(),
+        DEFINITIONS.iter().rev().map(steps).collect::<String>(),
         diagram(&rows),
         matrix(&rows)
     )
@@ -92,11 +94,14 @@ fn outcome(before: Option<&Saga>, input: &OrderSagaMessage, time: Timestamp) -> 
     }
 }
 
-fn steps() -> String {
-    let mut out = String::from(
-        "| Step | Command | Kind | Undone by | Undone while under way by | Deadline | Sent again | Skip |\n|---|---|---|---|---|---|---|---|\n",
+fn steps(definition: &Definition) -> String {
+    let mut out = format!(
+        "### Definition {}\n\n\
+         | Step | Command | Kind | Undone by | Undone while under way by | Deadline | Sent again | Answered | Skip |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+        definition.version
     );
-    for step in &STEPS {
+    for step in &definition.steps {
         let kind = match step.kind {
             StepKind::Compensable => "compensable",
             StepKind::Pivot => "**pivot**",
@@ -106,13 +111,19 @@ fn steps() -> String {
             RetryPolicy::UntilDeadline => "by its participant, until the deadline; then by an operator",
             RetryPolicy::UntilDone => "by its participant, then by an operator, until it is done",
         };
+        let answers = match step.answers {
+            AnswerRule::EachTry => "always",
+            AnswerRule::Retries => {
+                "the first try only if it fails; asked again when the return window is closed"
+            }
+        };
         let skip = match step.skip {
             SkipRule::Never => "never",
             SkipRule::SettledByHand => "once failed, with `settled_by`",
         };
         let _ = writeln!(
             out,
-            "| {} | `{}` | {kind} | {} | {} | {} | {retry} | {skip} |",
+            "| {} | `{}` | {kind} | {} | {} | {} | {retry} | {answers} | {skip} |",
             step_name(step.name),
             step.command,
             step.compensation.map_or("", step_name),
@@ -120,6 +131,7 @@ fn steps() -> String {
             step.deadline.map_or("", timer_name),
         );
     }
+    out.push('\n');
     out
 }
 

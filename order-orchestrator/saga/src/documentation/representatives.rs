@@ -4,9 +4,9 @@ use domain_types::{Attempt, Currency, CustomerId, LineNumber, Money, Quantity, R
 use schemas::{
     CancelOrder, CompensateSaga, DeclineReason, OrderSagaMessage, OrderedLine, PauseSaga, PayOrder,
     PaymentApproved, PaymentClosed, PaymentCommandFailed, PaymentCommandKind, PaymentDeclined, PaymentMethod,
-    PaymentRefunded, PlaceOrder, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SkipStep, StepName,
-    StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased, StockReserved,
-    StockRestocked, TimerFired, TimerName,
+    PaymentRefunded, PlaceOrder, ReserveRefusal, ResumeSaga, RetryStep, ReturnOrder, SAGA_DEFINITION,
+    SkipStep, StepName, StockCommandFailed, StockCommandKind, StockConfirmed, StockRefused, StockReleased,
+    StockReserved, StockRestocked, TimerFired, TimerName,
 };
 use uuid::Uuid;
 
@@ -41,8 +41,8 @@ pub(super) fn representatives() -> Vec<Representative> {
     let awaiting = || vec![Input(place(false)), Input(held(SECOND)), Input(held(FIRST))];
     let charging = || vec![Input(place(true)), Input(held(SECOND)), Input(held(FIRST))];
     let and = |story: Vec<Then>, more: Vec<Then>| story.into_iter().chain(more).collect::<Vec<_>>();
-    let confirming = || and(charging(), vec![Input(approved()), Input(confirmed(SECOND))]);
-    let paid = || and(confirming(), vec![Input(confirmed(FIRST))]);
+    let paid = || and(charging(), vec![Input(approved())]);
+    let confirm_failed = || and(paid(), vec![Input(stock_failed(LineStage::Confirming))]);
     let delivered = || and(paid(), vec![Timer, Timer]);
     let returned = || and(delivered(), vec![Input(request_return()), Timer]);
     let back = || vec![Input(restocked(FIRST)), Input(restocked(SECOND))];
@@ -55,11 +55,12 @@ pub(super) fn representatives() -> Vec<Representative> {
         row("AWAITING_PAYMENT", awaiting()),
         row("CHARGING", charging()),
         row("CHARGING, outcome unknown", and(charging(), vec![Input(unknown(PaymentCommandKind::Charge))])),
-        row("PAID, confirming", confirming()),
         row("PAID", paid()),
+        row("PAID, confirm failed", confirm_failed()),
         row("SHIPPED", and(paid(), vec![Timer])),
         row("DELIVERED", delivered()),
-        row("DELIVERED, final", and(delivered(), vec![Timer])),
+        row("DELIVERED, asking", and(delivered(), vec![Timer, Input(sold(SECOND))])),
+        row("DELIVERED, final", and(delivered(), vec![Timer, Input(sold(SECOND)), Input(sold(FIRST))])),
         row("RETURN_REQUESTED", and(delivered(), vec![Input(request_return())])),
         row("COMPENSATING (sold_out), releasing", and(reserving(), vec![Input(refused(SECOND))])),
         row(
@@ -120,7 +121,8 @@ pub(super) fn inputs(from: &Representative) -> Vec<(&'static str, OrderSagaMessa
     add("ReturnOrder", ReturnOrder { request_id: request(5), customer_id: BUYER }.into());
     add("StockReserved", held(FIRST));
     add("StockRefused", refused(FIRST));
-    add("StockConfirmed", confirmed(FIRST));
+    let tried = saga.and_then(|saga| saga.line(FIRST)).map_or(ATTEMPT, |line| line.attempt);
+    add("StockConfirmed", StockConfirmed { line: FIRST, attempt: tried, stock_version: 3 }.into());
     add("StockReleased", released(FIRST));
     add("StockRestocked", restocked(FIRST));
     add("StockCommandFailed", stock_failed(stage));
@@ -187,6 +189,7 @@ fn place(pay_at_once: bool) -> OrderSagaMessage {
         fingerprint: "fingerprint".into(),
         publish_before: START.plus(std::time::Duration::from_secs(30)),
         policy: None,
+        definition: SAGA_DEFINITION,
     }
     .into()
 }
@@ -225,8 +228,9 @@ fn refused(line: LineNumber) -> OrderSagaMessage {
     StockRefused { line, attempt: ATTEMPT, reason: ReserveRefusal::SoldOut, stock_version: 2 }.into()
 }
 
-fn confirmed(line: LineNumber) -> OrderSagaMessage {
-    StockConfirmed { line, attempt: ATTEMPT, stock_version: 3 }.into()
+/// The answer to the confirm that is sent again when the return window is closed.
+fn sold(line: LineNumber) -> OrderSagaMessage {
+    StockConfirmed { line, attempt: ATTEMPT.next(), stock_version: 3 }.into()
 }
 
 fn released(line: LineNumber) -> OrderSagaMessage {

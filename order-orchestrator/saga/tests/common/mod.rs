@@ -48,6 +48,7 @@ pub fn order(lines: u8, method: Option<&str>) -> PlaceOrder {
         fingerprint: "0123456789abcdef-and-more".into(),
         publish_before: START.plus(Duration::from_secs(30)),
         policy: None,
+        definition: 1,
     }
 }
 

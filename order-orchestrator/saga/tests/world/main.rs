@@ -20,8 +20,8 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::test_runner::Config;
 use saga::{CommandRef, Decision, Effect, Event, Saga, decide, evolve};
 use schemas::{
-    DeclineReason, OrderEvent, OrderSagaMessage, OrderState, ReserveRefusal, StepName, StockCommand,
-    TimerFired,
+    DeclineReason, OrderEvent, OrderSagaMessage, OrderState, PlaceOrder, ReserveRefusal, SAGA_DEFINITION,
+    StepName, StockCommand, TimerFired,
 };
 
 /// One thing that happens. The number picks what it happens to.
@@ -88,16 +88,20 @@ fn script() -> impl Strategy<Value = Script> {
         charge,
         0..3u8,
         proptest::collection::vec(any::<bool>(), 0..6),
+        1..=SAGA_DEFINITION,
         any::<bool>(),
     )
-        .prop_map(|(refusals, pay_at_once, charge, unknown_answers, stock_failures, returns)| Script {
-            refusals,
-            pay_at_once,
-            charge,
-            unknown_answers,
-            stock_failures,
-            returns,
-        })
+        .prop_map(
+            |(refusals, pay_at_once, charge, unknown_answers, stock_failures, definition, returns)| Script {
+                refusals,
+                pay_at_once,
+                charge,
+                unknown_answers,
+                stock_failures,
+                definition,
+                returns,
+            },
+        )
 }
 
 struct World {
@@ -140,7 +144,8 @@ impl World {
 
     fn order(&self, script: &Script) -> OrderSagaMessage {
         let lines = u8::try_from(script.refusals.len()).unwrap();
-        order(lines, script.pay_at_once.then_some("tok")).into()
+        PlaceOrder { definition: script.definition, ..order(lines, script.pay_at_once.then_some("tok")) }
+            .into()
     }
 
     fn saga(&self) -> &Saga {

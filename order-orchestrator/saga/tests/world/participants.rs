@@ -20,6 +20,8 @@ pub(crate) struct Script {
     pub(crate) unknown_answers: u8,
     /// Whether the n-th stock command fails and does nothing.
     pub(crate) stock_failures: Vec<bool>,
+    /// The definition the order begins with.
+    pub(crate) definition: u16,
     /// Whether the customer gives the order back, if nothing else happens to it.
     pub(crate) returns: bool,
 }
@@ -115,18 +117,21 @@ impl Participants {
             StockCommand::RestockStock(c) => (StockCommandKind::Restock, c.line, c.attempt, 0),
             StockCommand::DefineProduct(_) | StockCommand::ChangeStock(_) => return None,
         };
+        let is_silent = matches!(command, StockCommand::ConfirmStock(confirm) if confirm.silent);
         let fails = self.script.stock_failures.get(self.stock_commands).copied().unwrap_or(false);
         self.stock_commands += 1;
         if fails {
             return Some(impossible(line, kind, attempt));
         }
         self.version += 1;
-        Some(match kind {
+        let answer = match kind {
             StockCommandKind::Reserve => self.reserve(line, attempt, quantity),
             StockCommandKind::Confirm => self.confirm(line, attempt),
             StockCommandKind::Release => self.release(line, attempt),
             StockCommandKind::Restock => self.restock(line, attempt),
-        })
+        };
+        let unwanted = is_silent && matches!(answer, OrderSagaMessage::StockConfirmed(_));
+        (!unwanted).then_some(answer)
     }
 
     fn reserve(&mut self, line: LineNumber, attempt: Attempt, quantity: u32) -> OrderSagaMessage {

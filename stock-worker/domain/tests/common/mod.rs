@@ -72,7 +72,7 @@ pub fn reserve(sku: &Sku, quantity: u32, customer: u32) -> StockCommand {
 }
 
 pub fn confirm(sku: &Sku) -> StockCommand {
-    ConfirmStock { line: LINE, attempt: Attempt::FIRST, sku: sku.clone() }.into()
+    ConfirmStock { line: LINE, attempt: Attempt::FIRST, sku: sku.clone(), silent: false }.into()
 }
 
 pub fn release(sku: &Sku) -> StockCommand {
