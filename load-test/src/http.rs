@@ -56,6 +56,9 @@ pub(crate) struct Http {
     /// Of a hundred orders, how many come without a payment: they are complete when they wait for it.
     #[arg(long, default_value_t = 0)]
     pub(crate) unpaid: u32,
+    /// Of a hundred orders, how many have a payment that the provider approves after three seconds; they are counted apart.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) slow: u32,
     /// Of a hundred requests, how many only read: a product, or the customer's latest five orders.
     #[arg(long, default_value_t = 0)]
     pub(crate) reads: u32,
@@ -81,6 +84,7 @@ impl Http {
             declined: 10,
             abandoned: 0,
             unpaid: 0,
+            slow: 0,
             reads: 0,
             connections: 256,
             seed: 1,
@@ -91,15 +95,15 @@ impl Http {
     fn plan(&self) -> anyhow::Result<Plan> {
         anyhow::ensure!(self.rate > 0, "--rate must be at least 1");
         anyhow::ensure!(
-            self.declined + self.abandoned + self.unpaid <= 100 && self.reads < 100,
-            "--declined, --abandoned and --unpaid are at most 100 together, and --reads is below 100"
+            self.declined + self.abandoned + self.unpaid + self.slow <= 100 && self.reads < 100,
+            "--declined, --abandoned, --unpaid and --slow are at most 100 together, and --reads is below 100"
         );
-        let Self { declined, abandoned, unpaid, reads, .. } = *self;
+        let Self { declined, abandoned, unpaid, slow, reads, .. } = *self;
         Ok(Plan {
             per_second: f64::from(self.rate),
             warm_up: Duration::from_secs(self.warm_up.into()),
             steady: Duration::from_secs(self.seconds.max(1).into()),
-            mix: Mix { declined, abandoned, unpaid, reads },
+            mix: Mix { declined, abandoned, unpaid, slow, reads },
             skus: self.skus.max(1),
             customers: CUSTOMERS,
             seed: self.seed,
@@ -137,7 +141,7 @@ impl Outcome {
 
     /// Milliseconds of the system's CPU per order; reads are counted in.
     pub(crate) fn cpu_ms_per_order(&self) -> f64 {
-        self.usage.of_system_s() * 1e3 / plan::to_f64(self.seen.complete.figures().tries.max(1))
+        self.usage.of_system_s() * 1e3 / plan::to_f64(self.seen.completed().max(1))
     }
 }
 
@@ -217,11 +221,11 @@ pub(crate) async fn shop(endpoints: &Endpoints, skus: usize) -> anyhow::Result<A
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, completed_per_second, seen, usage } = self;
-        let Mix { declined, abandoned, unpaid, reads } = plan.mix;
+        let Mix { declined, abandoned, unpaid, slow, reads } = plan.mix;
         writeln!(
             f,
             "{:.0} requests/s for {} s after {} s to warm up, {} skus; of a hundred orders {declined} declined, {abandoned} \
-             abandoned, {unpaid} unpaid; of a hundred requests {reads} reads; seed {}\n",
+             abandoned, {unpaid} unpaid, {slow} slow; of a hundred requests {reads} reads; seed {}\n",
             plan.per_second,
             plan.steady.as_secs(),
             plan.warm_up.as_secs(),
@@ -237,6 +241,9 @@ impl fmt::Display for Outcome {
         row("sent (what the load was late)", &seen.sent);
         row("order taken (202)", &seen.taken);
         row("order complete (order-events)", &seen.complete);
+        if slow > 0 {
+            row("complete, paid slowly", &seen.slow);
+        }
         for (name, latency) in &seen.reads {
             row(&format!("read: {name}"), latency);
         }

@@ -20,6 +20,7 @@ mod machine;
 mod report;
 mod sagas;
 mod sale;
+mod slow;
 mod steps;
 mod table;
 mod watch;
@@ -49,6 +50,8 @@ enum Scenario {
     Sale(sale::Sale),
     /// Complete sagas ordered over HTTP at a pace of their own (an open loop); ends with the audit.
     Http(http::Http),
+    /// Whether payments that the provider is slow to answer delay others: pairs of runs without and with them.
+    Slow(slow::Options),
     /// One rate after the other, until the system does not keep up any more.
     Steps(steps::Options),
     /// The floor: bare loops with the same round trips and nothing else, beside the running system's own figures.
@@ -69,6 +72,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
         Scenario::Http(http) => http::run(&endpoints, &http).await?,
         Scenario::Bare(options) => bare::run(&endpoints, &options).await?,
+        Scenario::Slow(options) => slow::run(&endpoints, &options).await?,
         Scenario::Steps(options) => steps::run(&endpoints, &options).await?,
         Scenario::Report(options) => report::run(&endpoints, &options).await?,
         Scenario::Locks(options) => locks::run(&endpoints, &options).await?,

@@ -8,7 +8,7 @@ use schemas::OrderState;
 use serde::Serialize;
 
 use super::drive::Answered;
-use super::plan::{Asked, Plan, to_f64};
+use super::plan::{Asked, Payment, Plan, to_f64};
 use crate::latency::Latency;
 use crate::watch::Ended;
 
@@ -25,7 +25,7 @@ pub(crate) struct Second {
 
 /// An order of which one half is known.
 enum Half {
-    Taken { intended: Instant, is_counted: bool, wanted: OrderState },
+    Taken { intended: Instant, is_counted: bool, payment: Payment },
     Ended { at: Instant, state: OrderState },
 }
 
@@ -49,8 +49,10 @@ pub(crate) struct Seen {
     pub(crate) taken: Latency,
     /// Of reads, by what was read.
     pub(crate) reads: BTreeMap<&'static str, Latency>,
-    /// Of orders, to their end on `order-events`.
+    /// Of orders, to their end on `order-events`; those that are slow by themselves aside.
     pub(crate) complete: Latency,
+    /// Of those whose payment is slow.
+    pub(crate) slow: Latency,
     /// How late this program sent, of which every other latency is a part.
     pub(crate) sent: Latency,
     /// How orders ended.
@@ -61,6 +63,13 @@ pub(crate) struct Seen {
     pub(crate) unended: u64,
     /// Second by second, warm-up and drain too.
     pub(crate) timeline: Vec<Second>,
+}
+
+impl Seen {
+    /// Orders that ended.
+    pub(crate) fn completed(&self) -> u64 {
+        self.complete.figures().tries + self.slow.figures().tries
+    }
 }
 
 impl Count {
@@ -106,12 +115,12 @@ impl Count {
             }
         }
         let (Asked::Order(payment), Some(order)) = (planned.asked, order) else { return };
-        let (intended, is_counted, wanted) = (self.begin + planned.at, planned.is_counted, payment.wanted());
+        let (intended, is_counted) = (self.begin + planned.at, planned.is_counted);
         self.on_their_way += 1;
         match self.halves.remove(&order) {
-            Some(Half::Ended { at, state }) => self.complete(intended, is_counted, wanted, at, state),
+            Some(Half::Ended { at, state }) => self.complete(intended, is_counted, payment, at, state),
             Some(Half::Taken { .. }) | None => {
-                self.halves.insert(order, Half::Taken { intended, is_counted, wanted });
+                self.halves.insert(order, Half::Taken { intended, is_counted, payment });
             }
         }
     }
@@ -119,8 +128,8 @@ impl Count {
     pub(crate) fn ended(&mut self, ended: &Ended) {
         let Ended { order, state, at } = *ended;
         match self.halves.remove(&order) {
-            Some(Half::Taken { intended, is_counted, wanted }) => {
-                self.complete(intended, is_counted, wanted, at, state);
+            Some(Half::Taken { intended, is_counted, payment }) => {
+                self.complete(intended, is_counted, payment, at, state);
             }
             // Its answer is still on its way, or it is somebody else's.
             Some(Half::Ended { .. }) | None => {
@@ -133,15 +142,21 @@ impl Count {
         &mut self,
         intended: Instant,
         is_counted: bool,
-        wanted: OrderState,
+        payment: Payment,
         at: Instant,
         state: OrderState,
     ) {
         self.on_their_way = self.on_their_way.saturating_sub(1);
         self.second(at.saturating_duration_since(self.begin)).ended += 1;
-        self.seen.wrong += u64::from(state != wanted);
+        self.seen.wrong += u64::from(state != payment.wanted());
         if is_counted {
-            self.seen.complete.record(at.saturating_duration_since(intended));
+            let latency = match payment {
+                Payment::Slow => &mut self.seen.slow,
+                Payment::Approved | Payment::Declined | Payment::Abandoned | Payment::None => {
+                    &mut self.seen.complete
+                }
+            };
+            latency.record(at.saturating_duration_since(intended));
             *self.seen.ends.entry(state.as_str()).or_default() += 1;
             self.last_end = self.last_end.max(Some(at));
         }
@@ -152,7 +167,7 @@ impl Count {
     pub(crate) fn finish(mut self, steady: Duration) -> (Seen, f64) {
         self.seen.unended = self.on_their_way;
         let took = self.last_end.map_or(steady, |last| last.saturating_duration_since(self.steady_from));
-        let completed = to_f64(self.seen.complete.figures().tries);
+        let completed = to_f64(self.seen.completed());
         (self.seen, completed / took.max(steady).as_secs_f64())
     }
 }
@@ -160,7 +175,7 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::plan::{Mix, Payment, Planned};
+    use crate::http::plan::{Mix, Planned};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -209,6 +224,20 @@ mod tests {
         assert_eq!((seen.wrong, seen.unended), (0, 1));
         assert_eq!(seen.timeline.iter().map(|second| second.due).collect::<Vec<_>>(), [10, 10, 10]);
         assert_eq!(seen.timeline[1].ended, 2);
+    }
+
+    #[test]
+    fn an_order_that_is_slow_by_itself_is_counted_apart() {
+        let begin = Instant::now();
+        let mut count = Count::new(&plan(), begin);
+        let order = OrderId(uuid::Uuid::now_v7());
+        let mut answered = taken(MS * 1_100, MS * 5, order);
+        answered.planned.asked = Asked::Order(Payment::Slow);
+        count.answered(answered);
+        count.ended(&Ended { order, state: OrderState::Paid, at: begin + MS * 2_000 });
+        let (seen, per_second) = count.finish(plan().steady);
+        assert_eq!((seen.slow.figures().tries, seen.complete.figures().tries, seen.wrong), (1, 0, 0));
+        assert!((per_second - 0.5).abs() < 0.01, "{per_second}");
     }
 
     #[test]

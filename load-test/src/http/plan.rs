@@ -14,6 +14,8 @@ pub(crate) struct Mix {
     pub(crate) abandoned: u32,
     /// Of the orders, those that come without a payment and wait for it.
     pub(crate) unpaid: u32,
+    /// Of the orders, those whose payment the provider takes three seconds to approve.
+    pub(crate) slow: u32,
     /// Of all requests, those that only read.
     pub(crate) reads: u32,
 }
@@ -24,6 +26,8 @@ pub(crate) enum Payment {
     Approved,
     Declined,
     Abandoned,
+    /// Approved, after three seconds.
+    Slow,
     None,
 }
 
@@ -31,7 +35,7 @@ impl Payment {
     /// What the order is to become.
     pub(crate) const fn wanted(self) -> OrderState {
         match self {
-            Self::Approved => OrderState::Paid,
+            Self::Approved | Self::Slow => OrderState::Paid,
             Self::Declined | Self::Abandoned => OrderState::PaymentFailed,
             Self::None => OrderState::AwaitingPayment,
         }
@@ -43,6 +47,7 @@ impl Payment {
             Self::Approved => r#","payment":{"method":"tok_approve"}"#,
             Self::Declined => r#","payment":{"method":"tok_decline"}"#,
             Self::Abandoned => r#","payment":{"method":"tok_abandon"}"#,
+            Self::Slow => r#","payment":{"method":"tok_slow"}"#,
             Self::None => "",
         }
     }
@@ -109,7 +114,7 @@ impl Plan {
 
 impl Mix {
     fn payment(self, of_hundred: u64) -> Payment {
-        let Self { declined, abandoned, unpaid, .. } = self;
+        let Self { declined, abandoned, unpaid, slow, reads: _ } = self;
         let below = |share: u32| of_hundred < u64::from(share);
         if below(declined) {
             Payment::Declined
@@ -117,6 +122,8 @@ impl Mix {
             Payment::Abandoned
         } else if below(declined + abandoned + unpaid) {
             Payment::None
+        } else if below(declined + abandoned + unpaid + slow) {
+            Payment::Slow
         } else {
             Payment::Approved
         }
@@ -154,7 +161,7 @@ mod tests {
             per_second: 1_000.0,
             warm_up: Duration::from_secs(2),
             steady: Duration::from_secs(8),
-            mix: Mix { declined: 10, abandoned: 20, unpaid: 0, reads: 50 },
+            mix: Mix { declined: 10, abandoned: 20, unpaid: 0, slow: 4, reads: 50 },
             skus: 7,
             customers: 11,
             seed: 4_711,
@@ -190,6 +197,8 @@ mod tests {
         let reads = share(|request| matches!(request.asked, Asked::Product | Asked::Latest));
         let declined = share(|request| request.asked == Asked::Order(Payment::Declined));
         let abandoned = share(|request| request.asked == Asked::Order(Payment::Abandoned));
+        let slow = share(|request| request.asked == Asked::Order(Payment::Slow));
+        assert!((100..300).contains(&slow), "{slow} is not about 200");
         for (found, expected) in [(reads, 5_000_usize), (declined, 500), (abandoned, 1_000)] {
             assert!(found.abs_diff(expected) < 200, "{found} is not about {expected}");
         }
