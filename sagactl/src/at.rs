@@ -199,7 +199,7 @@ fn print(saga: &SagaView, after: &Applied, terminal: &Terminal) {
         ));
     }
     for waiting in &saga.waiting_for {
-        terminal.line(format!("  waited for {}", short(waiting)));
+        terminal.line(format!("  waited for {}", short(waiting, |at| terminal.time(at))));
     }
 }
 

@@ -6,8 +6,10 @@ mod sign;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::time::{Duration, Instant};
 
+use auditor::door::{DoorError, Redis};
 use auditor::{Databases, Report, Units, Violation};
 use domain_types::Timestamp;
 use messaging::{Cluster, LogReader, wall_clock};
@@ -46,7 +48,7 @@ struct Eyes {
     orchestrator: Vec<PgPool>,
     databases: Databases,
     cluster: Cluster,
-    redis: Option<String>,
+    redis: Option<Redis>,
 }
 
 impl Eyes {
@@ -62,7 +64,7 @@ impl Eyes {
             orchestrator: servers.databases("orchestrator").await?,
             databases,
             cluster: servers.cluster()?,
-            redis: servers.redis(),
+            redis: servers.redis()?,
         })
     }
 
@@ -100,9 +102,12 @@ struct Audited {
     /// Orders whose way was followed through the logs; absent if they were not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     trails: Option<usize>,
-    /// Skus that Redis knows; absent if it was not compared: something was under way, or it did not answer.
+    /// Skus that Redis knows; absent if it was not compared: none is named, something was under way, or it did not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<usize>,
+    /// Why it did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_away: Option<String>,
     settled_by_hand: Vec<uuid::Uuid>,
     violations: Vec<Violation>,
     /// What contradicts, while a service has not come far enough to tell.
@@ -152,12 +157,18 @@ async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
         }
     };
     let on_their_way = report.unsettled.iter().filter(|unsettled| unsettled.rule == "on_its_way").count();
-    let (mut turns, mut trails, mut redis) = (None, None, None);
+    let (mut turns, mut trails, mut redis, mut redis_away) = (None, None, None, None);
     if with_logs {
         let (served, followed) = logs(eyes, &mut violations).await?;
         (turns, trails) = (Some(served), Some(followed));
         if report.is_clean() {
-            redis = door(eyes, &mut violations).await;
+            match door(eyes, &mut violations).await {
+                Ok(compared) => redis = compared,
+                Err(error) => {
+                    let source = error.source().map(|source| format!(": {source}"));
+                    redis_away = Some(format!("{error}{}", source.unwrap_or_default()));
+                }
+            }
         }
     }
     let place = |position: &messaging::GroupPosition| {
@@ -176,6 +187,7 @@ async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
         turns,
         trails,
         redis,
+        redis_away,
         settled_by_hand: report.settled_by_hand,
         violations,
         unconfirmed,
@@ -202,15 +214,15 @@ async fn logs(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<(Turns, us
     Ok((Turns { reserves, tickets, skus_without_promise: turns.skus_without_promise }, trails.orders))
 }
 
-/// Redis follows the stock: it is wrong where it does not come to agree. `None` if it does not answer.
-async fn door(eyes: &Eyes, violations: &mut Vec<Violation>) -> Option<usize> {
-    let redis = eyes.redis.as_deref()?;
+/// Redis follows the stock: it is wrong where it does not come to agree. `None` if none is named.
+async fn door(eyes: &Eyes, violations: &mut Vec<Violation>) -> Result<Option<usize>, DoorError> {
+    let Some(redis) = &eyes.redis else { return Ok(None) };
     let deadline = Instant::now() + ARRIVES;
     loop {
-        let door = auditor::door::check(redis, &eyes.databases).await.ok()?;
+        let door = auditor::door::check(redis, &eyes.databases).await?;
         if door.violations.is_empty() || Instant::now() > deadline {
             violations.extend(door.violations);
-            return Some(door.skus);
+            return Ok(Some(door.skus));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -310,6 +322,9 @@ fn print(audited: &Audited, terminal: &Terminal) {
     }
     if let Some(skus) = audited.redis {
         terminal.line(format!("redis: {skus} skus compared"));
+    }
+    if let Some(why) = &audited.redis_away {
+        terminal.line(terminal.toned(Tone::Bad, &format!("redis: not compared: {}", plain(why))));
     }
     terminal.line(format!("{} on their way, {} looks", audited.on_their_way, audited.looks));
     for order in &audited.settled_by_hand {

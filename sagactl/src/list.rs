@@ -101,7 +101,7 @@ pub(crate) async fn run(servers: &Servers, options: &List, terminal: &Terminal) 
         return Ok(Verdict::Fine);
     }
     let now = wall_clock();
-    let rows: Vec<Vec<String>> = orders.iter().map(|order| row(order, now)).collect();
+    let rows: Vec<Vec<String>> = orders.iter().map(|order| row(order, now, terminal)).collect();
     if rows.is_empty() {
         terminal.line("no such saga");
         return Ok(Verdict::Fine);
@@ -114,19 +114,19 @@ pub(crate) async fn run(servers: &Servers, options: &List, terminal: &Terminal) 
     Ok(Verdict::Fine)
 }
 
-fn row(order: &SagaView, now: Timestamp) -> Vec<String> {
+fn row(order: &SagaView, now: Timestamp, terminal: &Terminal) -> Vec<String> {
     vec![
         order.order_id.to_string(),
         order.state.as_str().to_owned(),
         order.reason.unwrap_or_default().to_owned(),
         span(now.since(order.ordered_at)),
         span(now.since(order.changed_at)),
-        order.waiting_for.first().map(short).unwrap_or_default(),
+        order.waiting_for.first().map(|waiting| short(waiting, |at| terminal.time(at))).unwrap_or_default(),
     ]
 }
 
-/// What is waited for, in a table's cell.
-pub(crate) fn short(waiting: &Waiting) -> String {
+/// What is waited for, in a table's cell; `time` writes times.
+pub(crate) fn short(waiting: &Waiting, time: impl Fn(Timestamp) -> String) -> String {
     let place = |line: &Option<u8>| line.map(|line| format!(" line {line}")).unwrap_or_default();
     match waiting {
         Waiting::Reply { from, step, line, attempt: 1 } => format!("{from}: {step}{}", place(line)),
@@ -137,8 +137,8 @@ pub(crate) fn short(waiting: &Waiting) -> String {
             format!("operator: {step}{} failed, {}", place(line), plain(code))
         }
         Waiting::Resume { withheld } => format!("resume: {withheld} commands withheld"),
-        Waiting::Customer { until } => format!("customer: payment until {until}"),
-        Waiting::Timer { name, due_at } => format!("timer: {name} at {due_at}"),
+        Waiting::Customer { until } => format!("customer: payment until {}", time(*until)),
+        Waiting::Timer { name, due_at } => format!("timer: {name} at {}", time(*due_at)),
     }
 }
 

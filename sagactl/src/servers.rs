@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use auditor::door::Redis;
 use clap::Args;
 use kafka_cluster::{Cluster, Security};
 use messaging::{GroupPosition, LogReader, ParkedRecord, ParkingKey, Publisher};
@@ -60,6 +61,9 @@ pub(crate) struct Servers {
     /// Redis, instead of the file's; for the audit
     #[arg(long, global = true, value_name = "URL", env = "SAGACTL_REDIS", hide_env_values = true)]
     redis: Option<String>,
+    /// PEM file of the authority that signed the certificate of a Redis at rediss://; without it the system's
+    #[arg(long, global = true, value_name = "FILE", env = "SAGACTL_REDIS_CA")]
+    redis_ca: Option<PathBuf>,
     #[arg(skip)]
     pools: Pools,
 }
@@ -96,9 +100,16 @@ struct Endpoints {
 }
 
 impl Servers {
-    /// URL of Redis, if a flag, the environment or the file names one.
-    pub(crate) fn redis(&self) -> Option<String> {
-        self.redis.clone().or_else(|| self.file("Redis").ok()?.redis)
+    /// Redis, if a flag, the environment or the file names one.
+    pub(crate) fn redis(&self) -> Result<Option<Redis>, Failure> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| {
+                Failure::usage(format!("--redis-ca {} can't be read: {error}", path.display()))
+            })
+        };
+        let authority = self.redis_ca.as_ref().map(read).transpose()?;
+        let url = self.redis.clone().or_else(|| self.file("Redis").ok()?.redis);
+        Ok(url.map(|url| Redis::new(url, authority)))
     }
 
     fn file(&self, wanted: &str) -> Result<Endpoints, Failure> {

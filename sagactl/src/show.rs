@@ -238,7 +238,7 @@ fn print(shown: &Shown, saga: &Saga, terminal: &Terminal) {
     }
     let idle = span(wall_clock().since(view.changed_at));
     for waiting in &view.waiting_for {
-        terminal.line(format!("  {}  (nothing happened for {idle})", short(waiting)));
+        terminal.line(format!("  {}  (nothing happened for {idle})", short(waiting, |at| terminal.time(at))));
     }
     for parked in &shown.parked {
         terminal.line(terminal.toned(

@@ -100,7 +100,10 @@ async fn sample(servers: &Servers) -> Result<Sample, Failure> {
         paused += u64::from(saga.paused);
         let is_older = oldest.as_ref().is_none_or(|(since, _)| saga.now < *since);
         if !saga.awaited().is_empty() && is_older {
-            let waits_for = waits(saga).first().map(list::short).unwrap_or_default();
+            let waits_for = waits(saga)
+                .first()
+                .map(|waiting| list::short(waiting, |at| at.to_string()))
+                .unwrap_or_default();
             let idle_ms = u64::try_from(at.since(saga.now).as_millis()).unwrap_or(u64::MAX);
             let (order_id, state) = (present.order_id, saga.state.as_str());
             oldest = Some((saga.now, Oldest { order_id, state, idle_ms, waits_for }));

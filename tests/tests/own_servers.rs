@@ -261,12 +261,21 @@ async fn servers_that_ask_who_is_there_are_used_over_tls_with_no_more_rights_tha
     // An operator's tool is let in the same way.
     let file = world.folder.join("operator-kafka.toml");
     fs::write(&file, toml::to_string(&world.security("operator")).unwrap()).unwrap();
-    let mut sagactl = Command::new(binary("sagactl"));
-    sagactl.args(["show", &paid, "--kafka", &world.secured, "--kafka-security"]).arg(&file);
-    for (_, database) in SERVICES {
-        sagactl.arg("--database").arg(format!("{database}={}", world.database(database)));
-    }
-    assert!(run(&mut sagactl).contains("PAID"));
+    let sagactl = |arguments: &[&str]| {
+        let mut sagactl = Command::new(binary("sagactl"));
+        sagactl.args(arguments).args(["--kafka", &world.secured, "--kafka-security"]).arg(&file);
+        for (_, database) in SERVICES {
+            sagactl.arg("--database").arg(format!("{database}={}", world.database(database)));
+        }
+        run(&mut sagactl)
+    };
+    assert!(sagactl(&["show", &paid]).contains("PAID"));
+    let redis = format!("rediss://localhost:{}/", world.redis_port);
+    let authority = world.certificates.authority.to_str().unwrap();
+    let audited = sagactl(&["audit", "--redis", &redis, "--redis-ca", authority]);
+    assert!(audited.contains("redis: 1 skus compared") && audited.ends_with("clean\n"), "{audited}");
+    let audited = sagactl(&["audit", "--redis", &redis]);
+    assert!(audited.contains("redis: not compared: redis can't be read"), "{audited}");
 
     // Who is refused hears it in one line.
     let security = Security { password: Some("wrong".to_owned()), ..world.security("stock-worker") };

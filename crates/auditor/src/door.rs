@@ -1,8 +1,8 @@
 //! Redis: the door's counts and the cached products have to be what the stock worker's items say. Both are hints that follow, so
 //! this is asked of a system where nothing is under way, and is wrong only if it stays.
 
-use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands as _, Client, RedisError, TlsCertificates};
 use serde_json::Value;
 
 use crate::store::Item;
@@ -13,10 +13,35 @@ use crate::{Databases, Violation, store};
 pub enum DoorError {
     /// Redis did not answer.
     #[error("redis can't be read")]
-    Redis(#[from] redis::RedisError),
+    Redis(#[from] RedisError),
     /// The stock worker's database did not answer.
     #[error("the stock can't be read")]
     Stock(#[from] sqlx::Error),
+}
+
+/// Where the door keeps its counts.
+#[derive(Clone)]
+pub struct Redis {
+    url: String,
+    authority: Option<Vec<u8>>,
+}
+
+impl Redis {
+    /// One server, by its URL; `authority`: the PEM of who signed its certificate, if it is none that the system knows.
+    pub fn new(url: impl Into<String>, authority: Option<Vec<u8>>) -> Self {
+        Self { url: url.into(), authority }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let client = match &self.authority {
+            Some(pem) => {
+                let trust = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
+                Client::build_with_tls(self.url.as_str(), trust)?
+            }
+            None => Client::open(self.url.as_str())?,
+        };
+        client.get_multiplexed_async_connection().await
+    }
 }
 
 /// What was found.
@@ -43,9 +68,9 @@ struct Count {
 ///
 /// # Errors
 /// If Redis or the stock worker's database can't be read.
-pub async fn check(redis: &str, databases: &Databases) -> Result<Door, DoorError> {
+pub async fn check(redis: &Redis, databases: &Databases) -> Result<Door, DoorError> {
     let mut door = Door::default();
-    let mut redis = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
+    let mut redis = redis.connect().await?;
     for pool in &databases.stock {
         let mut stock = messaging::snapshot(pool).await?;
         for item in store::items(&mut stock).await? {
@@ -65,7 +90,7 @@ pub async fn check(redis: &str, databases: &Databases) -> Result<Door, DoorError
     Ok(door)
 }
 
-async fn count(redis: &mut MultiplexedConnection, sku: &str) -> Result<Option<Count>, redis::RedisError> {
+async fn count(redis: &mut MultiplexedConnection, sku: &str) -> Result<Option<Count>, RedisError> {
     let key = format!("door:{{{sku}}}");
     let fields = &["version", "granted", "issued", "voided"];
     let (version, granted, issued, voided): (Option<i64>, Option<i64>, Option<i64>, Option<i64>) =
@@ -92,7 +117,7 @@ fn count_differs(count: &Count, item: &Item) -> Option<String> {
 async fn cached(
     redis: &mut MultiplexedConnection,
     sku: &str,
-) -> Result<Option<(i64, Option<i64>)>, redis::RedisError> {
+) -> Result<Option<(i64, Option<i64>)>, RedisError> {
     let fields = &["version", "product"];
     let found: (Option<i64>, Option<String>) = redis.hmget(format!("product:{{{sku}}}:1"), fields).await?;
     let (Some(version), Some(product)) = found else { return Ok(None) };

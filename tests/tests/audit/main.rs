@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use auditor::door::Redis;
 use auditor::{Databases, Violation};
 use domain_types::{Attempt, LineNumber, MessageId, OrderId, Timestamp};
 use futures::future::join_all;
@@ -75,7 +76,7 @@ impl Sale {
     }
 
     async fn door(&self) -> Vec<Violation> {
-        auditor::door::check(&self.redis_url(), &self.databases).await.unwrap().violations
+        auditor::door::check(&Redis::new(self.redis_url(), None), &self.databases).await.unwrap().violations
     }
 
     async fn trails(&self) -> Vec<Violation> {
