@@ -142,7 +142,7 @@ impl Scene {
     async fn end(&mut self) {
         self.system.ready_again().await;
         self.system.audited().await;
-        no_order_is_missing(&self.system, &self.told).await;
+        self.system.no_order_is_missing(&self.told.accepted.lock().await).await;
         println!("answers by status: {:?}", self.told.answers.lock().await);
         self.system.down().await;
     }
@@ -183,19 +183,6 @@ async fn paid(system: &System, customer: &Client, sku: &str) {
         }
     })
     .await;
-}
-
-/// Whatever was answered with `202` is there.
-async fn no_order_is_missing(system: &System, told: &Told) {
-    let accepted = told.accepted.lock().await.clone();
-    let database = system.database("api").await;
-    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM orders WHERE order_id = ANY($1)")
-        .bind(&accepted)
-        .fetch_one(&database)
-        .await
-        .unwrap();
-    assert_eq!(usize::try_from(found).unwrap(), accepted.len());
-    println!("{} orders were accepted, and all are there", accepted.len());
 }
 
 fn table(rows: &[Row], seed: u64) -> String {

@@ -26,12 +26,3 @@ async fn market(system: &System, products: usize) -> (Vec<String>, Vec<Client>) 
     }
     (skus, (0..48).map(|_| system.customer()).collect())
 }
-
-/// Whatever was accepted is there.
-async fn no_order_is_missing(system: &System, told: &load::Told) {
-    let accepted = told.accepted.lock().await.clone();
-    let orders = sqlx::query_scalar("SELECT count(*) FROM orders WHERE order_id = ANY($1)").bind(&accepted);
-    let found: i64 = orders.fetch_one(&system.database("api").await).await.unwrap();
-    assert_eq!(usize::try_from(found).unwrap(), accepted.len());
-    println!("{} orders were accepted, and all are there", accepted.len());
-}

@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use system_tests::{SOON, System, binary};
 
 use crate::load::{Load, Told};
-use crate::{alone, market, no_order_is_missing};
+use crate::{alone, market};
 
 const WORKERS: [(&str, &str); 3] =
     [("order-orchestrator", "orchestrator"), ("stock-worker", "stock"), ("payment-worker", "payment")];
@@ -63,7 +63,7 @@ async fn partitions_over_two_databases_stay_apart_while_owners_are_frozen_and_ki
     load.end().await;
     system.ready_again().await;
     system.audited().await;
-    no_order_is_missing(&system, &told).await;
+    system.no_order_is_missing(&told.accepted.lock().await).await;
 
     for (_, service) in WORKERS {
         each_partition_is_in_one_database(&system, service).await;
