@@ -30,7 +30,7 @@ use plan::{Mix, Plan};
 /// How long nothing may happen before what is still on its way is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Customers who order in turn: enough that none comes near the limit of one.
-pub(crate) const CUSTOMERS: usize = 5_000;
+pub(crate) const CUSTOMERS: usize = 10_000;
 
 /// `load-test http`
 #[derive(Debug, Clone, Args)]

@@ -38,6 +38,7 @@ impl Latency {
         let ms = |micros: u64| Duration::from_micros(micros).as_secs_f64() * 1e3;
         Figures {
             tries: histogram.len(),
+            mean: histogram.mean() / 1e3,
             p50: ms(histogram.value_at_quantile(0.5)),
             p95: ms(histogram.value_at_quantile(0.95)),
             p99: ms(histogram.value_at_quantile(0.99)),
@@ -50,6 +51,7 @@ impl Latency {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Figures {
     pub(crate) tries: u64,
+    pub(crate) mean: f64,
     pub(crate) p50: f64,
     pub(crate) p95: f64,
     pub(crate) p99: f64,
@@ -64,7 +66,7 @@ impl Serialize for Latency {
 
 impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { tries, p50, p95, p99, max } = self.figures();
+        let Figures { tries, mean: _, p50, p95, p99, max } = self.figures();
         write!(f, "{tries:>8} {p50:>9.1} {p95:>9.1} {p99:>9.1} {max:>9.1}")
     }
 }

@@ -2,6 +2,7 @@
 //! plots as SVG. Each scenario ends with the audit; without a clean one its figures count for nothing, and say so.
 
 mod plot;
+mod published;
 mod scenarios;
 mod summary;
 
@@ -20,6 +21,7 @@ use crate::endpoints::Endpoints;
 use crate::machine::Machine;
 use crate::{bare, http, locks, sagas, steps};
 use plot::{Line, Plot};
+use published::Published;
 use scenarios::Sizes;
 use summary::Summary;
 
@@ -60,6 +62,7 @@ struct Report {
     is_short: bool,
     seed: u64,
     summary: Summary,
+    published: Published,
     sections: Vec<Section>,
     #[serde(skip)]
     into: PathBuf,
@@ -78,6 +81,7 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
         is_short: options.short,
         seed: options.seed,
         summary: Summary::default(),
+        published: Published::default(),
         sections: Vec::new(),
         into: options.into.clone(),
         plots: Vec::new(),
@@ -85,9 +89,15 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     let sizes = Sizes::new(options.short, options.seed);
     report.scenarios(endpoints, &sizes).await?;
     report.write()?;
-    println!("{}", report.summary);
+    println!("{}\n{}", report.summary, report.published);
     println!("report: {}", options.into.join("report.md").display());
     Ok(report.sections.iter().all(|section| section.holds))
+}
+
+/// One plan against a shop of its own.
+async fn ordered(endpoints: &Endpoints, http: &http::Http) -> anyhow::Result<http::Outcome> {
+    let shop = http::shop(endpoints, http.skus).await?;
+    http::measure(endpoints, &shop, http).await
 }
 
 impl Report {
@@ -105,17 +115,25 @@ impl Report {
         let bare = self.section(endpoints, "Bare loops: the floor", bare, |bare| bare.sagas.wrong == 0).await;
         self.summary.bare(bare.as_ref());
         for (number, (title, http)) in sizes.http.iter().enumerate() {
-            let measured = async {
-                let shop = http::shop(endpoints, http.skus).await?;
-                http::measure(endpoints, &shop, http).await
-            };
+            let measured = ordered(endpoints, http);
             let outcome = self.section(endpoints, title, measured, http::Outcome::is_right).await;
             if let Some(outcome) = outcome {
                 self.summary.http(title, &outcome);
+                self.published.mixed(&outcome);
                 let file = format!("throughput-{}.svg", number + 1);
                 throughput(title, &outcome).write(&self.into.join(&file))?;
                 self.plots.push((file, "orders and requests, second by second"));
             }
+        }
+        let steady = ordered(endpoints, &sizes.steady);
+        let title = "A thousand orders a second, a fifth abandoned, a fifth declined";
+        if let Some(steady) = self.section(endpoints, title, steady, http::Outcome::is_right).await {
+            self.published.steady(&steady);
+        }
+        let burst = ordered(endpoints, &sizes.burst);
+        let title = "Ten thousand orders in ten seconds";
+        if let Some(burst) = self.section(endpoints, title, burst, http::Outcome::is_right).await {
+            self.published.burst(&burst);
         }
         let climbed = steps::measure(endpoints, &sizes.steps);
         let ends_well = |all: &Vec<steps::Steps>| {
@@ -183,7 +201,7 @@ impl Report {
         let length = if self.is_short { "short" } else { "full" };
         writeln!(text, "# Load report\n\n{}. {length} run, seed {}.\n", self.machine, self.seed)?;
         writeln!(text, "Broker, PostgreSQL, Redis, every service and the load itself share these cores.\n")?;
-        writeln!(text, "{}", self.summary)?;
+        writeln!(text, "{}\n{}", self.summary, self.published)?;
         for (file, what) in &self.plots {
             writeln!(text, "![{what}]({file})\n")?;
         }

@@ -11,6 +11,10 @@ pub(super) struct Sizes {
     pub(super) idle: sagas::Idle,
     /// With what each is called.
     pub(super) http: Vec<(&'static str, Http)>,
+    /// As FcomeFserve describes its load.
+    pub(super) steady: Http,
+    /// As buyme describes its.
+    pub(super) burst: Http,
     pub(super) steps: steps::Options,
     pub(super) locks: locks::Options,
 }
@@ -44,6 +48,13 @@ impl Sizes {
                 ("Orders taken, none of them paid", Http { declined: 0, unpaid: 100, ..http(1_000) }),
                 ("Reads and writes mixed", Http { reads: 50, ..http(1_000) }),
             ],
+            steady: Http {
+                abandoned: 20,
+                declined: 20,
+                seconds: if is_short { seconds } else { 300 },
+                ..http(1_000)
+            },
+            burst: Http { declined: 0, seconds: 10, warm_up: 1, ..http(1_000) },
             steps: steps::Options {
                 rates: rates.to_vec(),
                 skus: vec![1_000, 1],
