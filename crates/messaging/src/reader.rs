@@ -19,6 +19,10 @@ use crate::{Offset, Record};
 /// How long a single question to the broker may take.
 const ASK: Duration = Duration::from_secs(5);
 
+/// How long the broker holds a question back that was asked at the end of a log. The next partition to be read waits for its answer:
+/// half a second, a consumer's, made a short log with six partitions take three.
+const AT_THE_END: Duration = Duration::from_millis(10);
+
 /// Where a tail begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TailFrom {
@@ -79,7 +83,7 @@ impl LogReader {
     /// # Errors
     /// If the client can't be made.
     pub fn new(cluster: impl Into<Cluster>) -> Result<Self, KafkaError> {
-        Self::gathering(&cluster.into(), Duration::ZERO)
+        Self::gathering(&cluster.into(), AT_THE_END)
     }
 
     fn gathering(cluster: &Cluster, gather: Duration) -> Result<Self, KafkaError> {
