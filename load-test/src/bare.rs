@@ -71,7 +71,7 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
     let hops = hops::run(endpoints, options.orders, options.in_flight).await?;
     let closed =
         sagas::Closed { orders: options.orders, in_flight: options.in_flight, skus: 1_000, declined: 0 };
-    let sagas = sagas::closed(&endpoints.cluster(), &closed).await?;
+    let sagas = sagas::closed(endpoints, &closed).await?;
     Ok(Bare { flush, produce, bare_door, api, hops, sagas })
 }
 

@@ -67,8 +67,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let endpoints = Endpoints::read(&cli.endpoints)?;
     let fine = match cli.scenario {
-        Scenario::Sagas(closed) => print(&sagas::closed(&endpoints.cluster(), &closed).await?),
-        Scenario::Idle(idle) => print(&sagas::idle(&endpoints.cluster(), &idle).await?),
+        Scenario::Sagas(closed) => print(&sagas::closed(&endpoints, &closed).await?),
+        Scenario::Idle(idle) => print(&sagas::idle(&endpoints, &idle).await?),
         Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
         Scenario::Http(http) => http::run(&endpoints, &http).await?,
         Scenario::Bare(options) => bare::run(&endpoints, &options).await?,

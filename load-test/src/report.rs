@@ -102,13 +102,12 @@ async fn ordered(endpoints: &Endpoints, http: &http::Http) -> anyhow::Result<htt
 
 impl Report {
     async fn scenarios(&mut self, endpoints: &Endpoints, sizes: &Sizes) -> anyhow::Result<()> {
-        let cluster = endpoints.cluster();
         let is_right = |outcome: &sagas::Outcome| outcome.wrong == 0;
-        let uniform = sagas::closed(&cluster, &sizes.uniform);
+        let uniform = sagas::closed(endpoints, &sizes.uniform);
         let uniform = self.section(endpoints, "Complete sagas, uniform", uniform, is_right).await;
-        let hot = sagas::closed(&cluster, &sizes.hot);
+        let hot = sagas::closed(endpoints, &sizes.hot);
         let hot = self.section(endpoints, "Complete sagas, one hot product", hot, is_right).await;
-        let idle = sagas::idle(&cluster, &sizes.idle);
+        let idle = sagas::idle(endpoints, &sizes.idle);
         let idle = self.section(endpoints, "One order at a time", idle, is_right).await;
         self.summary.sagas(uniform.as_ref(), hot.as_ref(), idle.as_ref());
         let bare = bare::measure(endpoints, &sizes.bare);

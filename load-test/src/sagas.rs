@@ -14,7 +14,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::catalogue::{PLENTY, PRICE, define};
+use crate::endpoints::Endpoints;
 use crate::latency::{Figures, Latency};
+use crate::machine::{Processes, Usage};
 use crate::watch::{Watch, watch};
 
 /// How long nothing may happen before the run is given up.
@@ -167,7 +169,7 @@ impl Run {
         Ok(())
     }
 
-    fn outcome(&self, what: String, took: Duration, orders: usize) -> Outcome {
+    fn outcome(&self, what: String, took: Duration, orders: usize, usage: Usage) -> Outcome {
         let per_second = u32::try_from(orders).map_or(0.0, f64::from) / took.as_secs_f64();
         Outcome {
             what,
@@ -176,6 +178,7 @@ impl Run {
             per_second,
             latency: self.latency.clone(),
             wrong: self.wrong,
+            usage,
         }
     }
 }
@@ -190,6 +193,17 @@ pub(crate) struct Outcome {
     pub(crate) latency: Latency,
     /// Orders that ended otherwise than their payment says.
     pub(crate) wrong: usize,
+    /// From the first order to the last one's end.
+    pub(crate) usage: Usage,
+}
+
+impl Outcome {
+    /// Microseconds of CPU per saga, by process.
+    fn cpu_per_saga(&self) -> String {
+        let orders = u32::try_from(self.orders).map_or(1.0, f64::from).max(1.0);
+        let of = |(name, seconds): (&String, &f64)| format!("{name} {:.0}", seconds * 1e6 / orders);
+        self.usage.cpu_s.iter().map(of).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -198,25 +212,30 @@ impl fmt::Display for Outcome {
         writeln!(f, "{}: {} orders in {:.2} s", self.what, self.orders, self.took_s)?;
         writeln!(f, "  sagas/s   {:.0}", self.per_second)?;
         writeln!(f, "  latency   p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms")?;
+        writeln!(f, "  CPU, us per saga: {}; idle {:.0} %", self.cpu_per_saga(), self.usage.idle * 100.0)?;
         write!(f, "  ended otherwise than their payment says: {}", self.wrong)
     }
 }
 
-pub(crate) async fn closed(cluster: &Cluster, options: &Closed) -> anyhow::Result<Outcome> {
-    let mut run = Run::prepare(cluster, options.skus.max(1)).await?;
-    let begun = Instant::now();
+pub(crate) async fn closed(endpoints: &Endpoints, options: &Closed) -> anyhow::Result<Outcome> {
+    let mut run = Run::prepare(&endpoints.cluster(), options.skus.max(1)).await?;
+    let processes = Processes::of(&endpoints.home);
+    let (begun, before) = (Instant::now(), processes.begin());
     run.closed(options.orders, options.in_flight.max(1), options.declined).await?;
     let what = format!("complete sagas, {} in flight, {} skus", options.in_flight, run.skus.len());
-    Ok(run.outcome(what, begun.elapsed(), options.orders))
+    let (took, usage) = (begun.elapsed(), processes.end(&before));
+    Ok(run.outcome(what, took, options.orders, usage))
 }
 
-pub(crate) async fn idle(cluster: &Cluster, options: &Idle) -> anyhow::Result<Outcome> {
-    let mut run = Run::prepare(cluster, 1).await?;
-    let begun = Instant::now();
+pub(crate) async fn idle(endpoints: &Endpoints, options: &Idle) -> anyhow::Result<Outcome> {
+    let mut run = Run::prepare(&endpoints.cluster(), 1).await?;
+    let processes = Processes::of(&endpoints.home);
+    let (begun, before) = (Instant::now(), processes.begin());
     for _order in 0..options.orders {
         run.closed(1, 1, 0).await?;
         tokio::time::sleep(Duration::from_millis(options.pause_ms)).await;
     }
     let what = "one order at a time, PlaceOrder produced to PAID consumed".to_owned();
-    Ok(run.outcome(what, begun.elapsed(), options.orders))
+    let (took, usage) = (begun.elapsed(), processes.end(&before));
+    Ok(run.outcome(what, took, options.orders, usage))
 }
