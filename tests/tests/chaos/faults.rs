@@ -8,10 +8,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use local_stack::{GuardedCommand, Part, Signal};
-use messaging::{LogReader, Output, Publisher};
+use messaging::{KafkaError, LogReader, Output, Publisher};
 use schemas::Topic;
 use serde_json::json;
-use system_tests::{System, binary};
+use system_tests::{SOON, System, binary};
 use uuid::Uuid;
 
 use crate::disk;
@@ -286,25 +286,12 @@ impl Chaos<'_> {
     }
 
     async fn again(&self, topic: Topic) {
-        let kafka = self.system.kafka();
-        let read = tokio::task::spawn_blocking(move || {
-            let (reader, mut outputs) = (LogReader::new(&kafka).unwrap(), Vec::new());
-            for partition in 0..reader.partitions(topic.name()).unwrap() {
-                let (low, high) = reader.bounds(topic.name(), partition).unwrap();
-                let each = |record: messaging::Record| {
-                    if record.value.windows(POISON.len()).any(|part| part == POISON.as_bytes()) {
-                        return;
-                    }
-                    let output = Output::raw(topic.name(), "", record.value);
-                    let output = output.with_key(record.key.unwrap_or_default());
-                    let headers = record.headers.into_iter();
-                    outputs.push(headers.fold(output, |output, (name, value)| output.header(&name, value)));
-                };
-                reader.read(topic.name(), partition, low.max(high - AGAIN), high, each).unwrap();
-            }
-            outputs
-        });
-        let outputs = read.await.unwrap();
+        // The broker may be coming back from another fault.
+        let outputs = testkit::eventually(SOON, "the end of the topic is read", async || {
+            let kafka = self.system.kafka();
+            tokio::task::spawn_blocking(move || end_of(topic, &kafka)).await.unwrap()
+        })
+        .await;
         assert!(!outputs.is_empty(), "{topic:?} is empty");
         Publisher::new(&self.system.kafka(), "chaos").unwrap().publish(&outputs).await.unwrap();
     }
@@ -366,4 +353,22 @@ impl Chaos<'_> {
         self.system.sagactl(&discard).expect(0);
         assert_eq!(self.parked(), 0);
     }
+}
+
+/// The last records of each partition, poison aside, as they would be written again.
+fn end_of(topic: Topic, kafka: &str) -> Result<Vec<Output>, KafkaError> {
+    let (reader, mut outputs) = (LogReader::new(kafka)?, Vec::new());
+    for partition in 0..reader.partitions(topic.name())? {
+        let (low, high) = reader.bounds(topic.name(), partition)?;
+        reader.read(topic.name(), partition, low.max(high - AGAIN), high, |record| {
+            if record.value.windows(POISON.len()).any(|part| part == POISON.as_bytes()) {
+                return;
+            }
+            let output = Output::raw(topic.name(), "", record.value);
+            let output = output.with_key(record.key.unwrap_or_default());
+            let headers = record.headers.into_iter();
+            outputs.push(headers.fold(output, |output, (name, value)| output.header(&name, value)));
+        })?;
+    }
+    Ok(outputs)
 }
