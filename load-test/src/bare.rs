@@ -18,6 +18,7 @@ use crate::http::client::{Connection, problem_code};
 use crate::http::drive::Shop;
 use crate::latency::Latency;
 use crate::sagas;
+use crate::spread::Spread;
 use crate::table::{Table, ms};
 use door::{Answers, BareDoor};
 use hops::Hops;
@@ -113,24 +114,10 @@ async fn sold_out(shop: &Shop, address: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The middle one, and the outermost ones.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-}
-
-fn spread(figures: impl Iterator<Item = f64>) -> Option<Spread> {
-    let mut all: Vec<f64> = figures.collect();
-    all.sort_by(f64::total_cmp);
-    Some(Spread { median: *all.get(all.len() / 2)?, least: *all.first()?, most: *all.last()? })
-}
-
 impl Bare {
     /// What the api answers of what the bare door does, pair by pair.
     pub(crate) fn door_ratio(&self) -> Option<Spread> {
-        spread(self.api.iter().zip(&self.bare_door).map(|(api, bare)| api.per_second / bare.per_second))
+        Spread::of(self.api.iter().zip(&self.bare_door).map(|(api, bare)| api.per_second / bare.per_second))
     }
 
     /// Complete sagas of bare ones.
@@ -151,15 +138,13 @@ impl fmt::Display for Bare {
         let mut door = |name: &str, answers: &[Answers], ratio: String| {
             let mut all = Latency::default();
             answers.iter().for_each(|answers| all.merge(&answers.latency));
-            let per_second = spread(answers.iter().map(|answers| answers.per_second));
+            let per_second = Spread::of(answers.iter().map(|answers| answers.per_second));
             let per_second = per_second.map_or(String::new(), |found| format!("{:.0}", found.median));
             let figures = all.figures();
             table.row([name.to_owned(), per_second, ms(figures.p50), ms(figures.p99), ratio]);
         };
         door("sold out: axum and the admission script, nothing else", &self.bare_door, "1".to_owned());
-        let ratio = self.door_ratio().map_or(String::new(), |Spread { median, least, most }| {
-            format!("{median:.2} ({least:.2} to {most:.2})")
-        });
+        let ratio = self.door_ratio().map_or(String::new(), |ratio| ratio.to_string());
         door("sold out: the api", &self.api, ratio);
         let Hops { orders, in_flight, per_second } = self.hops;
         let bare =
@@ -180,16 +165,4 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     let audit = Audit::run(endpoints).await?;
     println!("{bare}\n{audit}");
     Ok(bare.sagas.wrong == 0 && audit.is_clean())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_middle_of_pairs_is_told_with_the_outermost() {
-        let found = spread([0.7, 0.5, 0.9].into_iter());
-        assert_eq!(found, Some(Spread { median: 0.7, least: 0.5, most: 0.9 }));
-        assert_eq!(spread(std::iter::empty()), None);
-    }
 }

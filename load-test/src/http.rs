@@ -202,8 +202,7 @@ async fn hear(shop: &Shop, watch: &mut Watch) -> anyhow::Result<()> {
 
 /// `load-test http`: whether everything was right, and the audit clean.
 pub(crate) async fn run(endpoints: &Endpoints, options: &Http) -> anyhow::Result<bool> {
-    let shop = Arc::new(Shop::open(endpoints, options.skus, PLENTY, CUSTOMERS).await?);
-    let outcome = measure(endpoints, &shop, options).await?;
+    let outcome = alone(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
     if options.json {
         println!("{}", serde_json::json!({"outcome": outcome, "audit": audit}));
@@ -211,6 +210,12 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Http) -> anyhow::Result
         println!("{outcome}\n{audit}");
     }
     Ok(outcome.is_right() && audit.is_clean())
+}
+
+/// Drives a plan against a shop of its own.
+pub(crate) async fn alone(endpoints: &Endpoints, options: &Http) -> anyhow::Result<Outcome> {
+    let shop = shop(endpoints, options.skus).await?;
+    measure(endpoints, &shop, options).await
 }
 
 /// A shop for scenarios that follow each other.

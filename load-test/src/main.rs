@@ -21,6 +21,7 @@ mod report;
 mod sagas;
 mod sale;
 mod slow;
+mod spread;
 mod steps;
 mod table;
 mod watch;

@@ -94,12 +94,6 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     Ok(report.sections.iter().all(|section| section.holds))
 }
 
-/// One plan against a shop of its own.
-async fn ordered(endpoints: &Endpoints, http: &http::Http) -> anyhow::Result<http::Outcome> {
-    let shop = http::shop(endpoints, http.skus).await?;
-    http::measure(endpoints, &shop, http).await
-}
-
 impl Report {
     async fn scenarios(&mut self, endpoints: &Endpoints, sizes: &Sizes) -> anyhow::Result<()> {
         let is_right = |outcome: &sagas::Outcome| outcome.wrong == 0;
@@ -114,7 +108,7 @@ impl Report {
         let bare = self.section(endpoints, "Bare loops: the floor", bare, |bare| bare.sagas.wrong == 0).await;
         self.summary.bare(bare.as_ref());
         for (number, (title, http)) in sizes.http.iter().enumerate() {
-            let measured = ordered(endpoints, http);
+            let measured = http::alone(endpoints, http);
             let outcome = self.section(endpoints, title, measured, http::Outcome::is_right).await;
             if let Some(outcome) = outcome {
                 self.summary.http(title, &outcome);
@@ -124,12 +118,12 @@ impl Report {
                 self.plots.push((file, "orders and requests, second by second"));
             }
         }
-        let steady = ordered(endpoints, &sizes.steady);
+        let steady = http::alone(endpoints, &sizes.steady);
         let title = "A thousand orders a second, a fifth abandoned, a fifth declined";
         if let Some(steady) = self.section(endpoints, title, steady, http::Outcome::is_right).await {
             self.published.steady(&steady);
         }
-        let burst = ordered(endpoints, &sizes.burst);
+        let burst = http::alone(endpoints, &sizes.burst);
         let title = "Ten thousand orders in ten seconds";
         if let Some(burst) = self.section(endpoints, title, burst, http::Outcome::is_right).await {
             self.published.burst(&burst);

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::http::{self, Http};
+use crate::spread::Spread;
 use crate::table::{Table, ms};
 
 /// `load-test slow`
@@ -33,13 +34,8 @@ struct Pairs {
     p99: Vec<(f64, f64)>,
 }
 
-impl Pairs {
-    /// With over without, in rising order.
-    fn ratios(&self) -> Vec<f64> {
-        let mut ratios: Vec<f64> = self.p99.iter().map(|(without, with)| with / without.max(0.001)).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios
-    }
+fn ratio((without, with): &(f64, f64)) -> f64 {
+    with / without.max(0.001)
 }
 
 /// `load-test slow`: whether every order ended as its payment says, and the audit is clean.
@@ -80,13 +76,14 @@ impl fmt::Display for Pairs {
         let Options { rate, slow, seconds, .. } = self.options;
         writeln!(f, "{rate} orders/s for {seconds} s: p99 of orders that are paid at once, ms\n")?;
         let mut table = Table::new(["pair", "none slow", &format!("{slow} of 100 take 3 s"), "ratio"]);
-        for (number, (without, with)) in self.p99.iter().enumerate() {
-            let ratio = with / without.max(0.001);
-            table.row([(number + 1).to_string(), ms(*without), ms(*with), format!("{ratio:.2}")]);
+        for (number, pair) in (1..).zip(&self.p99) {
+            let (without, with) = *pair;
+            table.row([u32::to_string(&number), ms(without), ms(with), format!("{:.2}", ratio(pair))]);
         }
-        let ratios = self.ratios();
-        let at = |index: usize| ratios.get(index).copied().unwrap_or_default();
-        let (low, median, high) = (at(0), at(ratios.len() / 2), at(ratios.len().saturating_sub(1)));
-        writeln!(f, "{table}\nratio: median {median:.2} ({low:.2} to {high:.2})")
+        write!(f, "{table}")?;
+        match Spread::of(self.p99.iter().map(ratio)) {
+            Some(ratio) => writeln!(f, "\nratio: median {ratio}"),
+            None => Ok(()),
+        }
     }
 }

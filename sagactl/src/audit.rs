@@ -6,7 +6,6 @@ mod sign;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use auditor::door::{DoorError, Redis};
@@ -18,7 +17,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::cli::Audit;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Failure, Verdict, in_full};
 use crate::servers::Servers;
 use crate::terminal::{Terminal, Tone, plain};
 
@@ -164,10 +163,7 @@ async fn audit(eyes: &Eyes, with_logs: bool) -> Result<Audited, Failure> {
         if report.is_clean() {
             match door(eyes, &mut violations).await {
                 Ok(compared) => redis = compared,
-                Err(error) => {
-                    let source = error.source().map(|source| format!(": {source}"));
-                    redis_away = Some(format!("{error}{}", source.unwrap_or_default()));
-                }
+                Err(error) => redis_away = Some(in_full(&error)),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! How a command ended.
 
+use std::error::Error;
+
 use order_orchestrator::ReadError;
 
 /// What a command that could be carried out says.
@@ -33,6 +35,12 @@ pub enum Failure {
     /// Exit code 130, as of any program that Ctrl-C ends.
     #[error("{0}")]
     Interrupted(String),
+}
+
+/// An error and what is behind it, in one line.
+pub(crate) fn in_full(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
 }
 
 impl Failure {

@@ -16,7 +16,7 @@ use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::Mutex;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, in_full};
 
 /// The name to Kafka and PostgreSQL.
 const NAME: &str = "sagactl";
@@ -223,10 +223,7 @@ impl Servers {
 
 /// What a file says about how Kafka lets us in.
 fn security(path: &Path) -> Result<Security, Failure> {
-    Security::read(path).map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        Failure::usage(format!("{error}{}", source.unwrap_or_default()))
-    })
+    Security::read(path).map_err(|error| Failure::usage(in_full(&error)))
 }
 
 fn failed(service: &str, error: &sqlx::Error) -> Failure {

@@ -26,7 +26,7 @@ impl StockMetrics {
         Ok(Self {
             commands: register_int_counter_vec_with_registry!(
                 "stock_commands_total",
-                "Stock commands by outcome; repeat: it had been answered before, nothing changed.",
+                "Stock commands by outcome; repeat: it had been carried out before, nothing changed.",
                 &["outcome", "repeat"],
                 registry
             )?,

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::http::Outcome;
-use crate::latency::Figures;
+use crate::latency::{Figures, Latency};
 use crate::table::{Table, ms};
 
 /// The comparisons for which there is a figure of ours.
@@ -90,7 +90,7 @@ impl Published {
 
     /// Orders and reads mixed.
     pub(super) fn mixed(&mut self, outcome: &Outcome) {
-        let read = |name: &str| outcome.seen.reads.get(name).map(crate::latency::Latency::figures);
+        let read = |name: &str| outcome.seen.reads.get(name).map(Latency::figures);
         let (Some(latest), Some(product)) = (read("latest five orders"), read("product")) else { return };
         let here_conditions = conditions(outcome);
         self.0.push(Row {
@@ -141,18 +141,9 @@ impl fmt::Display for Published {
         ]);
         for row in &self.0 {
             let better = if row.is_better { "yes" } else { "no" };
-            let (theirs, here) = (row.theirs.to_owned(), row.here.clone());
-            let (their_conditions, here_conditions) =
-                (row.their_conditions.to_owned(), row.here_conditions.clone());
-            table.row([
-                row.what.to_owned(),
-                row.system.to_owned(),
-                theirs,
-                their_conditions,
-                here,
-                here_conditions,
-                better.to_owned(),
-            ]);
+            let Row { what, system, theirs, their_conditions, here, here_conditions, .. } = row;
+            let cells = [what, system, theirs, their_conditions, here.as_str(), here_conditions, better];
+            table.row(cells.map(str::to_owned));
         }
         write!(f, "{table}")
     }

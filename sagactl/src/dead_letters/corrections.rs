@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::settle::check_value;
 use super::{Key, place_of};
-use crate::failure::Failure;
+use crate::failure::{Failure, in_full};
 
 /// The most bytes of one corrected value.
 const VALUE_BYTES: u64 = 512 * 1_024;
@@ -97,8 +97,5 @@ fn check(parked: &ParkedRecord, value: &str) -> Result<(), String> {
         payment_worker::CONSUMER_GROUP => payment_worker::decode(&record).map(drop),
         _ => return check_value(&record.topic, &record.value).map(drop),
     };
-    checked.map_err(|error| {
-        let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        format!("it is no message of {}: {error}{}", record.topic, source.unwrap_or_default())
-    })
+    checked.map_err(|error| format!("it is no message of {}: {}", record.topic, in_full(&error)))
 }

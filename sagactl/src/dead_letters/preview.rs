@@ -16,7 +16,7 @@ use stock_worker::{Needs, StockStore};
 
 use super::{Key, Meant, by_key, find, place_of};
 use crate::cli::Parked;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Failure, Verdict, in_full};
 use crate::servers::Servers;
 use crate::terminal::{Terminal, Tone, plain};
 
@@ -120,8 +120,7 @@ fn in_order(verdicts: Verdicts) -> Verdicts {
 }
 
 fn poison(error: &DecodeError) -> (Outcome, String) {
-    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-    (Outcome::StillPoison, format!("{error}{source}"))
+    (Outcome::StillPoison, in_full(error))
 }
 
 fn readable(parked: &ParkedRecord) -> (Outcome, String) {

@@ -18,7 +18,7 @@ use super::corrections::{self, Corrections};
 use super::partitioner::key_for;
 use super::{Found, Key, Meant, by_key, find, place_of};
 use crate::cli::Settle;
-use crate::failure::{Failure, Verdict};
+use crate::failure::{Failure, Verdict, in_full};
 use crate::servers::Servers;
 use crate::steer::operator;
 use crate::terminal::{Terminal, Tone, plain};
@@ -51,10 +51,7 @@ struct Settled {
 /// Reads a value with this build's schema of the topic; the type of its message.
 pub(super) fn check_value(topic: &str, value: &[u8]) -> Result<String, String> {
     fn decode<M: Message>(value: &[u8]) -> Result<String, String> {
-        let decoded = Envelope::<M>::decode(value).map_err(|error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            format!("{error}{}", source.unwrap_or_default())
-        });
+        let decoded = Envelope::<M>::decode(value).map_err(|error| in_full(&error));
         decoded.map(|envelope| envelope.message.type_name().to_owned())
     }
     match Topic::by_name(topic) {
