@@ -37,10 +37,14 @@ pub fn decode(record: &Record) -> Result<SagaInput, DecodeError> {
     if key != Some(Ok(order_id.uuid())) {
         return Err(malformed("the record's key is not the order's id"));
     }
-    if let OrderSagaMessage::PlaceOrder(order) = &envelope.message
-        && Definition::of(order.definition).is_none()
-    {
-        return Err(DecodeError::UnknownDefinition { definition: order.definition });
+    if let OrderSagaMessage::PlaceOrder(order) = &envelope.message {
+        match order.definition {
+            0 => return Err(malformed("no definition of the saga has version 0")),
+            definition if Definition::of(definition).is_none() => {
+                return Err(DecodeError::UnknownDefinition { definition });
+            }
+            _ => {}
+        }
     }
     Ok(SagaInput { order_id, message_id: envelope.message_id, message: envelope.message })
 }
@@ -214,6 +218,6 @@ mod tests {
         };
         assert!(read("1").is_ok() && read("2").is_ok());
         assert!(matches!(read("3"), Err(DecodeError::UnknownDefinition { definition: 3 })));
-        assert!(matches!(read("0"), Err(DecodeError::UnknownDefinition { definition: 0 })));
+        assert!(matches!(read("0"), Err(DecodeError::Malformed { .. })));
     }
 }

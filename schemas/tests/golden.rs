@@ -62,6 +62,20 @@ fn an_unknown_version_is_told_apart_from_a_broken_message() {
 }
 
 #[test]
+fn what_the_second_definition_writes_decodes_to_what_it_says() {
+    for (name, field, value, topic) in [
+        ("PlaceOrder.v1.json", "definition", Value::from(2), Topic::OrderSaga),
+        ("ConfirmStock.v1.json", "silent", Value::from(true), Topic::StockCommands),
+    ] {
+        let mut golden: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder().join(name)).unwrap()).unwrap();
+        let data = golden.pointer_mut("/data").and_then(Value::as_object_mut).unwrap();
+        assert!(data.insert(field.to_owned(), value).is_none(), "{name}");
+        assert_eq!(round_trip_in(Some(topic), &golden.to_string()), golden, "{name}");
+    }
+}
+
+#[test]
 fn lines_from_before_there_were_tickets_still_decode() {
     for name in ["PlaceOrder.v1.json", "OrderPlaced.v1.json"] {
         let mut golden: Value =

@@ -285,7 +285,9 @@ impl Saga {
     /// Whether the line's latest command was or will be answered, whatever became of it: its answer can be waited for.
     fn is_answered(&self, CommandRef { step, line }: CommandRef) -> bool {
         let Some(line) = line.and_then(|number| self.line(number)) else { return true };
-        line.failed.is_some() || !self.definition().step(step).is_silent(line.attempt)
+        // A build from before the definitions closes the return window and asks nothing; a retry then ends the order.
+        let is_over = self.state == OrderState::Delivered && self.timer.is_none();
+        line.failed.is_some() || is_over || !self.definition().step(step).is_silent(line.attempt)
     }
 
     /// The commands whose answer it waits for: sent, withheld or failed.

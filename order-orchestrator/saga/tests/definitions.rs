@@ -104,6 +104,23 @@ fn a_confirm_that_a_pause_withholds_until_it_is_asked_for_leaves_once_and_is_ans
 }
 
 #[test]
+fn one_whose_window_an_older_build_closed_without_asking_is_ended_by_a_retry() {
+    let story = paid(2).timer().timer();
+    let mut stored = serde_json::to_value(story.saga()).unwrap();
+    assert!(stored.as_object_mut().unwrap().remove("t").is_some());
+    let saga: Saga = serde_json::from_value(stored).unwrap();
+    let Decision::Advance(advance) = decide(Some(&saga), &retry(1, StepName::Confirm, Some(0)), saga.now)
+    else {
+        panic!("the retry is refused")
+    };
+    let [Effect::Stock { command: StockCommand::ConfirmStock(confirm), .. }, ..] = &advance.effects[..]
+    else {
+        panic!("{:?}", advance.effects)
+    };
+    assert!(confirm.attempt > FIRST && !confirm.silent);
+}
+
+#[test]
 fn one_of_a_later_build_is_neither_begun_nor_read() {
     let order = PlaceOrder { definition: SAGA_DEFINITION + 1, ..order(1, None) };
     let decision = decide(None, &order.into(), common::START);
