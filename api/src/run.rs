@@ -331,9 +331,11 @@ impl Start<'_> {
         self.start(topic.name(), topic, factory, limits, (status, metrics));
     }
 
-    /// The door's own reading of `order-events`. It waits for Redis, which a node is ready without.
+    /// The door's own reading of `order-events`. It waits for Redis, which a node is ready without. Its counts may be a
+    /// moment behind: the stock worker decides.
     fn door(&mut self, admission: &Admission) -> anyhow::Result<()> {
-        let limits = Limits { pace_burst: 2, pace_per_second: 50, ..Limits::default() };
+        let gather = Duration::from_millis(50);
+        let limits = Limits { pace_burst: 2, pace_per_second: 20, gather, ..Limits::default() };
         // Its figures would be taken for the projection's: they are labelled by topic.
         let unseen = (Status::default(), Metrics::register(&Registry::new())?);
         self.start("admission", Topic::OrderEvents, admission.settlements(), limits, unseen);

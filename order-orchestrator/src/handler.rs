@@ -21,6 +21,9 @@ use crate::timers::Timers;
 const TIMERS_PER_TRANSACTION: u32 = 500;
 /// How long a saga's history may be ahead of its row: most orders come to rest within this time, and are written once.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// After how long it is saved at the latest: those in between go with the oldest, so that a quiet partition does not have a
+/// transaction for each.
+const SAVE_BY: Duration = Duration::from_millis(1_500);
 /// The most sagas that are saved in one transaction, those with due timers aside.
 const SAVED_PER_TRANSACTION: usize = 1_000;
 /// With more than this many unsaved sagas the owner saves without waiting: a successor has to fold their history again.
@@ -117,7 +120,7 @@ impl<S: SagaStore> Handler<S> for SagaHandler {
 
     fn next_work(&self) -> Option<Timestamp> {
         let at_once = (self.cache.unsaved_len() > UNSAVED_AT_MOST).then_some(Timestamp::from_millis(0));
-        let save = at_once.or_else(|| self.cache.unsaved_since().map(|since| since.plus(SAVE_AFTER)));
+        let save = at_once.or_else(|| self.cache.unsaved_since().map(|since| since.plus(SAVE_BY)));
         self.timers.next_work().into_iter().chain(save).min()
     }
 
