@@ -18,6 +18,7 @@ mod latency;
 mod locks;
 mod machine;
 mod report;
+mod rivals;
 mod sagas;
 mod sale;
 mod slow;
@@ -59,6 +60,8 @@ enum Scenario {
     Bare(bare::Options),
     /// One hot product sold under each way of keeping buyers apart that people use.
     Locks(locks::Options),
+    /// The same saga on workflow engines that people use, beside this product.
+    Rivals(rivals::Options),
     /// All of these in turn, written as Markdown, JSON and plots.
     Report(report::Options),
 }
@@ -75,6 +78,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Bare(options) => bare::run(&endpoints, &options).await?,
         Scenario::Slow(options) => slow::run(&endpoints, &options).await?,
         Scenario::Steps(options) => steps::run(&endpoints, &options).await?,
+        Scenario::Rivals(options) => rivals::run(&endpoints, &options).await?,
         Scenario::Report(options) => report::run(&endpoints, &options).await?,
         Scenario::Locks(options) => locks::run(&endpoints, &options).await?,
     };

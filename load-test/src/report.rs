@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::machine::Machine;
+use crate::rivals::{self, Rivals};
 use crate::{bare, http, locks, sagas, steps};
 use plot::{Line, Plot};
 use published::Published;
@@ -141,6 +142,10 @@ impl Report {
         }
         let compared = locks::measure(endpoints, &sizes.locks);
         self.section(endpoints, "Locks compared", compared, locks::Locks::holds).await;
+        let rivals = rivals::measure(endpoints, &sizes.rivals);
+        let is_right = |rivals: &Rivals| rivals.wrong == 0;
+        let rivals = self.section(endpoints, "Workflow engines compared", rivals, is_right).await;
+        self.summary.rivals(rivals.as_ref());
         Ok(())
     }
 

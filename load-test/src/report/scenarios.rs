@@ -1,7 +1,7 @@
 //! What a report runs, in turn, and how long.
 
 use crate::http::Http;
-use crate::{bare, locks, sagas, steps};
+use crate::{bare, locks, rivals, sagas, steps};
 
 /// Sizes of all scenarios.
 pub(super) struct Sizes {
@@ -17,6 +17,7 @@ pub(super) struct Sizes {
     pub(super) burst: Http,
     pub(super) steps: steps::Options,
     pub(super) locks: locks::Options,
+    pub(super) rivals: rivals::Options,
 }
 
 impl Sizes {
@@ -66,6 +67,7 @@ impl Sizes {
                 units: if is_short { 1_000 } else { 4_000 },
                 connections: 64,
             },
+            rivals: rivals::Options::sized(if is_short { 4 } else { 10 }, orders),
         }
     }
 }

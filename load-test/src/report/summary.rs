@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::bare::Bare;
 use crate::http::Outcome;
+use crate::rivals::Rivals;
 use crate::sagas;
 use crate::steps::Steps;
 use crate::table::{Table, ms};
@@ -89,6 +90,21 @@ impl Summary {
         let is_met = complete.p50 <= 15.0 && complete.p99 <= 40.0 && usage.idle >= 0.3;
         let goal = "p50 <= 15 ms, p99 <= 40 ms, >= 30 % idle";
         self.row(&format!("{title}: complete"), seen, goal, Some(is_met));
+    }
+
+    pub(super) fn rivals(&mut self, rivals: Option<&Rivals>) {
+        for (name, uniform, hot) in rivals.into_iter().flat_map(Rivals::ratios) {
+            let (goal, is_met) = match name {
+                name if name.starts_with("Restate") => {
+                    (">= 10 times, >= 30 times of one sku", Some(uniform >= 10.0 && hot >= 30.0))
+                }
+                name if name.starts_with("DBOS") => (">= 25 times", Some(uniform >= 25.0)),
+                name if name.starts_with("Temporal") => (">= 200 times", Some(uniform >= 200.0)),
+                _ => ("", None),
+            };
+            let seen = format!("{uniform:.1} times, {hot:.1} times of one sku");
+            self.row(&format!("sagas, as many as {name}"), seen, goal, is_met);
+        }
     }
 
     pub(super) fn steps(&mut self, climbed: &[Steps]) {
