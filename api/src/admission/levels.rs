@@ -20,8 +20,6 @@ use crate::redis::{Redis, RedisAway};
 
 /// Levels that are handed over at the same time.
 const AT_ONCE: usize = 64;
-/// How long the broker may gather levels: one is written at each sale, and only those of a restock or an edit matter here.
-const GATHER: Duration = Duration::from_millis(50);
 /// How long to wait when Redis is away.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
@@ -86,7 +84,8 @@ impl Levels {
             &cluster,
             Topic::StockLevels.name(),
             TailFrom::Beginning,
-            GATHER,
+            // Who was told that a product is closed, or limited, expects the door to know.
+            Duration::ZERO,
             shutdown.clone(),
             move |record| seen.look_at(&record),
         );
