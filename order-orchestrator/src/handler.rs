@@ -19,7 +19,7 @@ use crate::timers::Timers;
 
 /// The most timers that are fired in one transaction.
 const TIMERS_PER_TRANSACTION: u32 = 500;
-/// How long a saga's history may be ahead of its row: most orders come to rest within this time, and are written once.
+/// How long a saga's history is ahead of its row at least: most orders come to rest within this time, and are written once.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// After how long it is saved at the latest: those in between go with the oldest, so that a quiet partition does not have a
 /// transaction for each.
