@@ -15,7 +15,7 @@ use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::http::CUSTOMERS;
 use crate::http::client::{Connection, problem_code};
-use crate::http::drive::Shop;
+use crate::http::drive::{Shop, customers};
 use crate::latency::Latency;
 use crate::sagas;
 use crate::spread::Spread;
@@ -70,15 +70,18 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
     let produce = single::produces(&endpoints.cluster(), singles).await?;
     let (bare_door, api) = doors(endpoints, options).await?;
     let hops = hops::run(endpoints, options.orders, options.in_flight).await?;
-    let closed =
-        sagas::Closed { orders: options.orders, in_flight: options.in_flight, skus: 1_000, declined: 0 };
+    let closed = sagas::Closed {
+        in_flight: options.in_flight,
+        declined: 0,
+        ..sagas::Closed::of(options.orders, 1_000)
+    };
     let sagas = sagas::closed(endpoints, &closed).await?;
     Ok(Bare { flush, produce, bare_door, api, hops, sagas })
 }
 
 /// The bare door and the api in turn.
 async fn doors(endpoints: &Endpoints, options: &Options) -> anyhow::Result<(Vec<Answers>, Vec<Answers>)> {
-    let shop = Arc::new(Shop::open(endpoints, 1, 0, CUSTOMERS).await?);
+    let shop = Arc::new(Shop::open(endpoints, 1, 0, &customers(CUSTOMERS)).await?);
     let sku = shop.skus.first().map(ToString::to_string).unwrap_or_default();
     let address = shop.addresses.first().cloned().unwrap_or_default();
     sold_out(&shop, &address).await?;

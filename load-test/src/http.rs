@@ -24,7 +24,7 @@ use crate::table::{Table, ms};
 use crate::watch::{Watch, watch};
 use client::Connection;
 use count::{Count, Seen};
-use drive::{Shop, drive};
+use drive::{Shop, customers, drive};
 use plan::{Mix, Plan};
 
 /// How long nothing may happen before what is still on its way is given up.
@@ -220,7 +220,7 @@ pub(crate) async fn alone(endpoints: &Endpoints, options: &Http) -> anyhow::Resu
 
 /// A shop for scenarios that follow each other.
 pub(crate) async fn shop(endpoints: &Endpoints, skus: usize) -> anyhow::Result<Arc<Shop>> {
-    Ok(Arc::new(Shop::open(endpoints, skus, PLENTY, CUSTOMERS).await?))
+    Ok(Arc::new(Shop::open(endpoints, skus, PLENTY, &customers(CUSTOMERS)).await?))
 }
 
 impl fmt::Display for Outcome {

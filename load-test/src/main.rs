@@ -24,6 +24,7 @@ mod sale;
 mod slow;
 mod spread;
 mod steps;
+mod stored;
 mod table;
 mod watch;
 
@@ -54,6 +55,8 @@ enum Scenario {
     Http(http::Http),
     /// Whether payments that the provider is slow to answer delay others: pairs of runs without and with them.
     Slow(slow::Options),
+    /// What many stored orders cost: the same figures before they are there, and after.
+    Stored(stored::Options),
     /// One rate after the other, until the system does not keep up any more.
     Steps(steps::Options),
     /// The floor: bare loops with the same round trips and nothing else, beside the running system's own figures.
@@ -77,6 +80,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Http(http) => http::run(&endpoints, &http).await?,
         Scenario::Bare(options) => bare::run(&endpoints, &options).await?,
         Scenario::Slow(options) => slow::run(&endpoints, &options).await?,
+        Scenario::Stored(options) => stored::run(&endpoints, &options).await?,
         Scenario::Steps(options) => steps::run(&endpoints, &options).await?,
         Scenario::Rivals(options) => rivals::run(&endpoints, &options).await?,
         Scenario::Report(options) => report::run(&endpoints, &options).await?,

@@ -119,7 +119,7 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
 
 async fn own(endpoints: &Endpoints, options: &Options, wrong: &mut usize) -> anyhow::Result<Seen> {
     let mut run = async |skus| {
-        let closed = sagas::Closed { orders: options.orders, in_flight: 4_000, skus, declined: 10 };
+        let closed = sagas::Closed::of(options.orders, skus);
         let outcome = sagas::closed(endpoints, &closed).await?;
         let figures = outcome.latency.figures();
         *wrong += outcome.wrong;

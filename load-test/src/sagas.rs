@@ -27,7 +27,7 @@ const FAR_AWAY: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 const WARM_UP: usize = 200;
 
 /// `load-test sagas`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Closed {
     /// Orders to place.
     #[arg(long, default_value_t = 100_000)]
@@ -41,10 +41,20 @@ pub(crate) struct Closed {
     /// Of a hundred payments, how many are declined.
     #[arg(long, default_value_t = 10)]
     pub(crate) declined: usize,
+    /// Who orders, in turn; nobody: a new customer each time.
+    #[arg(skip)]
+    pub(crate) customers: Vec<CustomerId>,
+}
+
+impl Closed {
+    /// The defaults for that many orders of that many products.
+    pub(crate) const fn of(orders: usize, skus: usize) -> Self {
+        Self { orders, in_flight: 4_000, skus, declined: 10, customers: Vec::new() }
+    }
 }
 
 /// `load-test idle`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Idle {
     /// Orders to place, one at a time.
     #[arg(long, default_value_t = 500)]
@@ -60,8 +70,8 @@ struct Placed {
     wanted: OrderState,
 }
 
-/// A `PlaceOrder` for one unit.
-fn place(sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
+/// A customer's `PlaceOrder` for one unit.
+fn place(customer_id: CustomerId, sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
     let order = OrderId(Uuid::now_v7());
     let method = if is_declined { "tok_decline" } else { "tok_approve" };
     let envelope = Envelope::<OrderSagaMessage> {
@@ -70,7 +80,7 @@ fn place(sku: &Sku, is_declined: bool) -> anyhow::Result<(OrderId, Output)> {
         causation_id: None,
         occurred_at: Timestamp::from_millis(0),
         message: PlaceOrder {
-            customer_id: CustomerId(Uuid::new_v4()),
+            customer_id,
             lines: vec![OrderedLine {
                 sku: sku.clone(),
                 name: "load".to_owned(),
@@ -95,6 +105,7 @@ struct Run {
     publisher: Publisher,
     watch: Watch,
     skus: Vec<Sku>,
+    customers: Vec<CustomerId>,
     under_way: HashMap<OrderId, Placed>,
     latency: Latency,
     wrong: usize,
@@ -105,8 +116,15 @@ impl Run {
         let publisher = Publisher::new(cluster, "load-test")?;
         let skus = define(cluster, &publisher, skus, PLENTY).await?;
         let watch = watch(cluster);
-        let mut run =
-            Self { publisher, watch, skus, under_way: HashMap::new(), latency: Latency::default(), wrong: 0 };
+        let mut run = Self {
+            publisher,
+            watch,
+            skus,
+            customers: Vec::new(),
+            under_way: HashMap::new(),
+            latency: Latency::default(),
+            wrong: 0,
+        };
         // The watch begins at the end of the log, some time after it was asked to: an order that it misses is
         // placed again by the next round.
         let warm = Instant::now();
@@ -132,7 +150,9 @@ impl Run {
             // Spread by a step that has no common factor with the number of products.
             let sku = self.skus.get(number.wrapping_mul(7_919) % self.skus.len());
             let sku = sku.ok_or_else(|| anyhow::anyhow!("no product"))?;
-            let (order, output) = place(sku, is_declined)?;
+            let customer = number.checked_rem(self.customers.len()).and_then(|nth| self.customers.get(nth));
+            let customer = customer.copied().unwrap_or_else(|| CustomerId(Uuid::new_v4()));
+            let (order, output) = place(customer, sku, is_declined)?;
             let wanted = if is_declined { OrderState::PaymentFailed } else { OrderState::Paid };
             self.under_way.insert(order, Placed { at: Instant::now(), wanted });
             outputs.push(output);
@@ -219,6 +239,7 @@ impl fmt::Display for Outcome {
 
 pub(crate) async fn closed(endpoints: &Endpoints, options: &Closed) -> anyhow::Result<Outcome> {
     let mut run = Run::prepare(&endpoints.cluster(), options.skus.max(1)).await?;
+    run.customers.clone_from(&options.customers);
     let processes = Processes::of(&endpoints.home);
     let (begun, before) = (Instant::now(), processes.begin());
     run.closed(options.orders, options.in_flight.max(1), options.declined).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
-use domain_types::{OrderId, Sku};
+use domain_types::{CustomerId, OrderId, Sku};
 use hyper::Method;
 use hyper::header::HeaderValue;
 use messaging::{Cluster, Publisher};
@@ -40,7 +40,7 @@ impl Shop {
         endpoints: &Endpoints,
         skus: usize,
         units: u32,
-        customers: usize,
+        customers: &[CustomerId],
     ) -> anyhow::Result<Self> {
         let cluster: Cluster = endpoints.cluster();
         let publisher = Publisher::new(&cluster, "load-test")?;
@@ -49,7 +49,10 @@ impl Shop {
         let shop = Self {
             addresses: endpoints.addresses()?,
             skus,
-            customers: (0..customers.max(1)).map(|_| customer(&signer)).collect::<Result<_, _>>()?,
+            customers: customers
+                .iter()
+                .map(|customer| bearer(&signer, *customer))
+                .collect::<Result<_, _>>()?,
         };
         shop.wait_until_known().await?;
         Ok(shop)
@@ -86,9 +89,14 @@ impl Shop {
     }
 }
 
-/// `Bearer TOKEN` of a new customer.
-pub(crate) fn customer(signer: &Signer) -> anyhow::Result<HeaderValue> {
-    let token = signer.sign(Uuid::new_v4(), &["customer".to_owned()], None, TOKENS_FOR)?;
+/// New customers.
+pub(crate) fn customers(count: usize) -> Vec<CustomerId> {
+    (0..count).map(|_| CustomerId(Uuid::new_v4())).collect()
+}
+
+/// `Bearer TOKEN` of a customer.
+fn bearer(signer: &Signer, customer: CustomerId) -> anyhow::Result<HeaderValue> {
+    let token = signer.sign(customer.uuid(), &["customer".to_owned()], None, TOKENS_FOR)?;
     Ok(HeaderValue::from_str(&format!("Bearer {token}"))?)
 }
 

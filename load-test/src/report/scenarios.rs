@@ -25,7 +25,7 @@ impl Sizes {
     pub(super) fn new(is_short: bool, seed: u64) -> Self {
         let orders = if is_short { 12_000 } else { 60_000 };
         let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
-        let closed = |skus| sagas::Closed { orders, in_flight: 4_000, skus, declined: 10 };
+        let closed = |skus| sagas::Closed::of(orders, skus);
         let http = |rate| Http { seed, ..Http::at(rate, seconds, warm_up, 1_000) };
         let rates: &[u32] = if is_short {
             &[500, 1_000, 2_000, 3_000]

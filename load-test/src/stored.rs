@@ -1,0 +1,143 @@
+//! What many stored orders cost: the same figures while few are stored, and once many are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use clap::Args;
+use domain_types::CustomerId;
+
+use crate::audit::Audit;
+use crate::catalogue::PLENTY;
+use crate::endpoints::Endpoints;
+use crate::http::drive::{Shop, customers};
+use crate::http::{self, CUSTOMERS, Http};
+use crate::latency::Latency;
+use crate::sagas::{self, Closed, Idle};
+use crate::spread::Spread;
+use crate::table::{Table, ms};
+
+/// Orders that each customer has before anything is measured: as many as are read.
+const FIRST_ORDERS: usize = 5;
+/// Orders stored between two lines of progress.
+const AT_ONCE: usize = 100_000;
+
+/// `load-test stored`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Orders to store: complete sagas, as many of each of 10,000 customers. An order takes 15 KB of disk.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) orders: usize,
+    /// Rounds of measuring before, and after.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
+    /// Requests a second over HTTP, half of them orders and half reads.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) rate: u32,
+    /// Seconds of each run over HTTP that count.
+    #[arg(long, default_value_t = 15)]
+    pub(crate) seconds: u32,
+    /// Complete sagas of each round, straight onto order-saga.
+    #[arg(long, default_value_t = 30_000)]
+    pub(crate) sagas: usize,
+}
+
+/// What one round saw.
+struct Round {
+    sagas_per_second: f64,
+    idle: Latency,
+    complete: Latency,
+    latest: Latency,
+    product: Latency,
+    memory_mib: BTreeMap<String, f64>,
+}
+
+struct Stored {
+    orders: usize,
+    few: Vec<Round>,
+    many: Vec<Round>,
+}
+
+/// `load-test stored`: whether every order ended as its payment says, and the audit is clean.
+pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
+    let buyers = customers(CUSTOMERS);
+    let shop = Arc::new(Shop::open(endpoints, 1_000, PLENTY, &buyers).await?);
+    let mut wrong = store(endpoints, &buyers, FIRST_ORDERS * CUSTOMERS).await?;
+    let measure = async |what: &str| {
+        let mut rounds = Vec::new();
+        for number in 1..=options.rounds.max(1) {
+            eprintln!("  round {number} with {what} orders stored ...");
+            rounds.push(round(endpoints, &shop, options).await?);
+        }
+        anyhow::Ok(rounds)
+    };
+    let few = measure("few").await?;
+    wrong += store(endpoints, &buyers, options.orders).await?;
+    let many = measure("many").await?;
+    let stored = Stored { orders: options.orders, few, many };
+    let audit = Audit::run(endpoints).await?;
+    println!("{stored}\n{audit}");
+    Ok(wrong == 0 && audit.is_clean())
+}
+
+/// Has orders placed and ended; how many ended otherwise than their payment says.
+async fn store(endpoints: &Endpoints, buyers: &[CustomerId], orders: usize) -> anyhow::Result<usize> {
+    let (mut stored, mut wrong) = (0, 0);
+    while stored < orders {
+        let some = (orders - stored).min(AT_ONCE);
+        let closed = Closed { customers: buyers.to_vec(), ..Closed::of(some, 1_000) };
+        let outcome = sagas::closed(endpoints, &closed).await?;
+        wrong += outcome.wrong;
+        stored += some;
+        eprintln!("  {stored} of {orders} orders stored, {:.0}/s", outcome.per_second);
+    }
+    Ok(wrong)
+}
+
+async fn round(endpoints: &Endpoints, shop: &Arc<Shop>, options: &Options) -> anyhow::Result<Round> {
+    let sagas = sagas::closed(endpoints, &Closed::of(options.sagas, 1_000)).await?;
+    let idle = sagas::idle(endpoints, &Idle { orders: 200, pause_ms: 50 }).await?;
+    let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, 5, 1_000) };
+    let mixed = http::measure(endpoints, shop, &mixed).await?;
+    anyhow::ensure!(sagas.wrong == 0 && idle.wrong == 0 && mixed.is_right(), "not every order ended right");
+    let read = |name: &str| mixed.seen.reads.get(name).cloned().unwrap_or_default();
+    Ok(Round {
+        sagas_per_second: sagas.per_second,
+        idle: idle.latency,
+        latest: read("latest five orders"),
+        product: read("product"),
+        complete: mixed.seen.complete,
+        memory_mib: mixed.usage.memory_mib,
+    })
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} orders stored between the two; of {} rounds each the median\n",
+            self.orders,
+            self.few.len()
+        )?;
+        let mut table = Table::new(["figure", "few stored", "many stored", "ratio"]);
+        let mut row = |name: &str, of: &dyn Fn(&Round) -> f64, shown: &dyn Fn(f64) -> String| {
+            let median =
+                |rounds: &[Round]| Spread::of(rounds.iter().map(of)).map_or(0.0, |spread| spread.median);
+            let (few, many) = (median(&self.few), median(&self.many));
+            table.row([name.to_owned(), shown(few), shown(many), format!("{:.2}", many / few.max(0.001))]);
+        };
+        row("complete sagas/s", &|round| round.sagas_per_second, &|figure| format!("{figure:.0}"));
+        row("one at a time: p50, ms", &|round| round.idle.figures().p50, &ms);
+        row("one at a time: p99, ms", &|round| round.idle.figures().p99, &ms);
+        row("ordered over HTTP, complete: p50, ms", &|round| round.complete.figures().p50, &ms);
+        row("ordered over HTTP, complete: p95, ms", &|round| round.complete.figures().p95, &ms);
+        row("latest five orders: p95, ms", &|round| round.latest.figures().p95, &ms);
+        row("product: p95, ms", &|round| round.product.figures().p95, &ms);
+        let processes = self.few.iter().chain(&self.many).flat_map(|round| round.memory_mib.keys());
+        for process in processes.collect::<std::collections::BTreeSet<_>>() {
+            let of = |round: &Round| round.memory_mib.get(process).copied().unwrap_or_default();
+            row(&format!("memory of {process}, MiB"), &of, &|figure| format!("{figure:.0}"));
+        }
+        write!(f, "{table}")
+    }
+}
