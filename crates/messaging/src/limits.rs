@@ -29,7 +29,7 @@ pub struct Limits {
     /// Transactions a partition may do per second under steady load; what arrives meanwhile joins the next batch.
     pub pace_per_second: u32,
     /// Times as long as a transaction and its publishing took that the partition rests before the next one, at most 250 ms; 0: not at all.
-    /// For read models: under load they write each row less often, and leave the machine to others.
+    /// It does not while a full batch waits. For read models: under load they write each row less often, and leave the machine to others.
     pub rest: u32,
     /// How long the broker may hold records back so that there are more of them in one fetch; zero: it sends the first
     /// at once. For read models that may be late: each fetch and each batch costs the same however small it is.

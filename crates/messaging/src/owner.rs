@@ -259,6 +259,11 @@ impl<P: Ports> Owner<P> {
         self.queue.iter().map(|slot| slot.record.size_bytes()).sum()
     }
 
+    /// Whether there is as much here as one transaction takes.
+    fn has_full_batch(&self) -> bool {
+        self.queued() >= self.limits.batch_records || self.queued_bytes() >= self.limits.batch_bytes
+    }
+
     /// Whether the log ends behind the last record that is here.
     pub fn is_behind(&self, end: i64) -> bool {
         self.queue.is_empty() && self.owned.as_ref().is_some_and(|owned| owned.begun && owned.next.0 < end)
@@ -339,7 +344,8 @@ impl<P: Ports> Owner<P> {
         if self.queue.is_empty() && !work_due {
             return self.idle(now).await;
         }
-        let wait = self.pace.wait(now.elapsed);
+        let is_behind = self.limits.rest > 0 && self.has_full_batch();
+        let wait = self.pace.wait(now.elapsed, is_behind);
         if !wait.is_zero() {
             return Stepped::Idle(Some(wait));
         }

@@ -43,11 +43,13 @@ impl Pace {
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.burst);
     }
 
-    /// How long until the next transaction may begin; zero: now.
-    pub(crate) fn wait(&mut self, now: Duration) -> Duration {
+    /// How long until the next transaction may begin; zero: now. Who `is_behind` has a full batch already: to rest would make
+    /// it no larger, and let the log grow faster than it is read.
+    pub(crate) fn wait(&mut self, now: Duration, is_behind: bool) -> Duration {
         self.refill(now);
         let token = if self.tokens >= 1.0 { 0.0 } else { (1.0 - self.tokens) / self.per_second };
-        self.rest_until.saturating_sub(now).max(Duration::from_secs_f64(token))
+        let rest = if is_behind { Duration::ZERO } else { self.rest_until.saturating_sub(now) };
+        rest.max(Duration::from_secs_f64(token))
     }
 
     /// The transaction that began last, if there was one since, has ended, and what it led to is published.
@@ -100,7 +102,7 @@ mod tests {
         let mut now = Duration::from_secs(5);
         let mut begun = 0;
         for _ in 0..10_000 {
-            if pace.wait(now).is_zero() {
+            if pace.wait(now, false).is_zero() {
                 pace.spend(now);
                 begun += 1;
             }
@@ -108,7 +110,7 @@ mod tests {
         }
         assert!((100..=104).contains(&begun), "one second at 100/s, after a burst of 2: {begun}");
         now += Duration::from_secs(1);
-        assert!(pace.wait(now).is_zero(), "after quiet");
+        assert!(pace.wait(now, false).is_zero(), "after quiet");
     }
 
     #[test]
@@ -118,15 +120,16 @@ mod tests {
         pace.spend(ms(100));
         pace.ended(ms(110));
         pace.ended(ms(111));
-        assert_eq!(pace.wait(ms(110)), ms(30), "10 ms of work");
-        assert_eq!(pace.wait(ms(125)), ms(15));
-        assert_eq!(pace.wait(ms(140)), ms(0));
+        assert_eq!(pace.wait(ms(110), false), ms(30), "10 ms of work");
+        assert_eq!(pace.wait(ms(125), false), ms(15));
+        assert_eq!(pace.wait(ms(110), true), ms(0), "a full batch waits");
+        assert_eq!(pace.wait(ms(140), false), ms(0));
         pace.spend(ms(200));
         pace.ended(ms(201));
-        assert_eq!(pace.wait(ms(60_000)), ms(0), "quiet is no work");
+        assert_eq!(pace.wait(ms(60_000), false), ms(0), "quiet is no work");
         pace.spend(ms(61_000));
         pace.ended(ms(64_000));
-        assert_eq!(pace.wait(ms(64_000)), REST_AT_MOST, "nor is an outage");
+        assert_eq!(pace.wait(ms(64_000), false), REST_AT_MOST, "nor is an outage");
     }
 
     #[test]

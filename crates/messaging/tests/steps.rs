@@ -164,13 +164,14 @@ fn owner(world: &Arc<Mutex<World>>) -> Owner<Virtual> {
 }
 
 fn limited_owner(world: &Arc<Mutex<World>>, parked_records: usize) -> Owner<Virtual> {
-    let limits = Limits {
-        batch_records: 4,
-        parked_records,
-        pace_burst: 1_000_000,
-        pace_per_second: 1_000_000,
-        ..Limits::default()
-    };
+    owner_with(world, Limits { parked_records, ..unpaced() })
+}
+
+fn unpaced() -> Limits {
+    Limits { batch_records: 4, pace_burst: 1_000_000, pace_per_second: 1_000_000, ..Limits::default() }
+}
+
+fn owner_with(world: &Arc<Mutex<World>>, limits: Limits) -> Owner<Virtual> {
     Owner::new(Virtual { world: Arc::clone(world), cursor: None }, limits)
 }
 
@@ -238,6 +239,32 @@ fn with_as_many_records_parked_as_may_be_the_partition_stands_still_until_a_buil
     let mut better = limited();
     (200..250).for_each(|turn| drop(step(&mut better, turn)));
     assert_eq!(state(&world.lock().unwrap()), (8, 3, vec![0, 4, 5, 6, 7]));
+}
+
+#[test]
+fn a_read_model_rests_between_batches_but_not_while_it_is_behind() {
+    let records: Vec<Record> = (0..38).map(|offset| record(offset, 0, false)).collect();
+    let world = Arc::new(Mutex::new(World { log: records.clone(), ..World::default() }));
+    let mut owner = owner_with(&world, Limits { rest: 4, ..unpaced() });
+    let mut elapsed = Duration::ZERO;
+    let mut step = |owner: &mut Owner<Virtual>, later: u64| {
+        elapsed += Duration::from_millis(later);
+        let now = Now { wall: Timestamp::from_millis(0), elapsed };
+        owner.step(now).now_or_never().expect("the virtual ports never wait")
+    };
+    while !owner.is_reading() {
+        step(&mut owner, 10);
+    }
+    owner.offer(records);
+    let rest = loop {
+        if let Stepped::Idle(rest) = step(&mut owner, 10) {
+            break rest.unwrap();
+        }
+    };
+    assert_eq!(world.lock().unwrap().next, 36, "nine full batches without a rest");
+    assert!(!rest.is_zero() && rest < Duration::from_millis(250), "{rest:?}");
+    assert!(matches!(step(&mut owner, 250), Stepped::Progress));
+    assert_eq!(world.lock().unwrap().next, 38, "the two that are left, after it");
 }
 
 proptest! {
