@@ -81,6 +81,11 @@ impl Redis {
         Ok(Self { way, health: Arc::new(health) })
     }
 
+    /// Whether keys live apart: then a script is to have one key, or keys with one hash tag.
+    pub(crate) const fn is_cluster(&self) -> bool {
+        matches!(self.way, Way::Cluster(_))
+    }
+
     /// Runs a script, loading it first where it is not known. It may have run although the answer is [`RedisAway`].
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub async fn run_reporting(
     let within = Duration::from_millis(settings.publish_within_ms);
     let admission = Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within);
     admission.start(&settings.cluster(), &tasks.background, &tasks.end);
-    let catalogue = node.catalogue(&settings)?;
+    let catalogue = node.catalogue()?;
     let (consumers, failed) = node.consume(&settings, &tasks, &admission, &catalogue)?;
     let wakeups = node.wake(&settings, &tasks);
     let intake = node.take_orders(&settings, &tasks)?;
@@ -232,9 +232,8 @@ struct Node {
 type Consumers = Vec<(&'static str, Status)>;
 
 impl Node {
-    fn catalogue(&self, settings: &Settings) -> anyhow::Result<Catalogue> {
-        let (pool, redis) = (self.pool.clone(), self.redis.clone());
-        Ok(Catalogue::new(pool, redis, settings.redis_cluster, &self.registry)?)
+    fn catalogue(&self) -> anyhow::Result<Catalogue> {
+        Ok(Catalogue::new(self.pool.clone(), self.redis.clone(), &self.registry)?)
     }
 
     /// Starts the projection. An error in the channel: a consumer ended for good.

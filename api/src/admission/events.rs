@@ -103,8 +103,8 @@ impl Handler for SettlementsHandler {
             }
         }
         let this = &*self;
-        stream::iter(by_sku)
-            .map(async |(sku, events)| this.settle(&sku, &events).await)
+        stream::iter(together(by_sku, self.redis.is_cluster()))
+            .map(async |skus| this.settle(&skus).await)
             .buffer_unordered(AT_ONCE)
             .try_collect::<Vec<()>>()
             .await
@@ -150,15 +150,43 @@ impl SettlementsHandler {
         }
     }
 
-    async fn settle(&self, sku: &Sku, events: &[Settled]) -> Result<(), RedisAway> {
-        for events in events.chunks(MAX_EVENTS) {
-            if !scripts::settle(&self.redis, sku, events).await? && self.levels.feed(&self.redis, sku).await?
-            {
-                scripts::settle(&self.redis, sku, events).await?;
+    /// Of a sku with more events than a script takes, one part after the other.
+    async fn settle(&self, skus: &[(Sku, Vec<Settled>)]) -> Result<(), RedisAway> {
+        for part in 0.. {
+            let events =
+                skus.iter().filter_map(|(sku, events)| Some((sku, events.chunks(MAX_EVENTS).nth(part)?)));
+            let events: Vec<(&Sku, &[Settled])> = events.collect();
+            if events.is_empty() {
+                break;
+            }
+            for unknown in scripts::settle(&self.redis, &events).await? {
+                let Some((sku, events)) = events.get(unknown) else { continue };
+                if self.levels.feed(&self.redis, sku).await? {
+                    scripts::settle(&self.redis, &[(sku, events)]).await?;
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Skus whose events go to Redis together: each call costs more than the events in it.
+fn together(by_sku: BTreeMap<Sku, Vec<Settled>>, is_cluster: bool) -> Vec<Vec<(Sku, Vec<Settled>)>> {
+    let mut all: Vec<Vec<(Sku, Vec<Settled>)>> = Vec::new();
+    let mut room = 0;
+    for (sku, events) in by_sku {
+        match all.last_mut() {
+            Some(last) if events.len() <= room && !is_cluster => {
+                room -= events.len();
+                last.push((sku, events));
+            }
+            _ => {
+                room = MAX_EVENTS.saturating_sub(events.len());
+                all.push(vec![(sku, events)]);
+            }
+        }
+    }
+    all
 }
 
 /// Whether an event ends its order, and if so whether the order keeps units.
@@ -194,4 +222,29 @@ fn settlements(id: OrderId, facts: &Facts, event: &OrderEvent) -> Vec<(Sku, Sett
         all.extend(facts.lines.iter().map(|line| settled(line, What::Ended)));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn skus_go_together_while_there_is_room_and_alone_in_a_cluster() {
+        let event = Settled {
+            order_id: OrderId(Uuid::nil()),
+            customer_id: CustomerId(Uuid::nil()),
+            units: 1,
+            ticket: None,
+            what: What::Back,
+        };
+        let of = |name: &str, events| (Sku::new(name).unwrap(), vec![event.clone(); events]);
+        let by_sku = || BTreeMap::from([of("A", 60), of("B", 40), of("C", 1), of("D", 250), of("E", 1)]);
+        let names = |all: Vec<Vec<(Sku, Vec<Settled>)>>| -> Vec<String> {
+            all.iter().map(|skus| skus.iter().map(|(sku, _)| sku.as_str()).collect()).collect()
+        };
+        assert_eq!(names(together(by_sku(), false)), ["AB", "C", "D", "E"]);
+        assert_eq!(names(together(by_sku(), true)), ["A", "B", "C", "D", "E"]);
+    }
 }

@@ -245,25 +245,29 @@ pub(super) struct Settled {
     pub(super) what: What,
 }
 
-/// Applies events of a sku, in order. `false`: Redis knows nothing about it; feed it first.
-pub(super) async fn settle(redis: &Redis, sku: &Sku, events: &[Settled]) -> Result<bool, RedisAway> {
-    let mut script = on_sku(&SETTLE, sku);
+/// Applies events of several skus, those of each in order; in a cluster it is to be one sku. Answers those of which Redis knows nothing,
+/// by their place: feed them first.
+pub(super) async fn settle(redis: &Redis, skus: &[(&Sku, &[Settled])]) -> Result<Vec<usize>, RedisAway> {
+    let mut script = SETTLE.prepare_invoke();
     script.arg(millis(REMEMBERED_FOR));
-    for Settled { order_id, customer_id, units, ticket, what } in events {
-        script.key(order_key(sku, *order_id)).key(customer_key(sku, *customer_id));
-        let (word, version) = match what {
-            What::Held { stock_version } => ("held", *stock_version),
-            What::Back => ("back", 0),
-            What::Ended => ("ended", 0),
-        };
-        script.arg(word).arg(order_id.to_string()).arg(*units).arg(version);
-        match ticket {
-            Some(ticket) => script.arg(ticket.generation).arg(ticket.number),
-            None => script.arg("").arg(""),
-        };
+    for (sku, events) in skus {
+        script.key(sku_key(sku)).key(open_key(sku)).arg(events.len());
+        for Settled { order_id, customer_id, units, ticket, what } in *events {
+            script.key(order_key(sku, *order_id)).key(customer_key(sku, *customer_id));
+            let (word, version) = match what {
+                What::Held { stock_version } => ("held", *stock_version),
+                What::Back => ("back", 0),
+                What::Ended => ("ended", 0),
+            };
+            script.arg(word).arg(order_id.to_string()).arg(*units).arg(version);
+            match ticket {
+                Some(ticket) => script.arg(ticket.generation).arg(ticket.number),
+                None => script.arg("").arg(""),
+            };
+        }
     }
-    let answer: String = redis.invoke(&script).await?;
-    Ok(answer != "unknown")
+    let unknown: Vec<usize> = redis.invoke(&script).await?;
+    Ok(unknown.into_iter().map(|place| place.saturating_sub(1)).collect())
 }
 
 /// The count of a sku, and the tickets that are open for too long.
@@ -273,18 +277,28 @@ pub(super) struct Look {
     pub(super) overdue: Vec<Held>,
 }
 
-/// Looks at a sku; overdue tickets are not shown again before `again_at`. `None`: Redis knows nothing about it.
+/// Looks at skus, in a cluster at one; overdue tickets are not shown again before `again_at`. `None`: Redis knows nothing about that one.
 pub(super) async fn look(
     redis: &Redis,
-    sku: &Sku,
+    skus: &[Sku],
     now: Timestamp,
     again_at: Timestamp,
     most: usize,
-) -> Result<Option<Look>, RedisAway> {
-    let mut script = on_sku(&LOOK, sku);
+) -> Result<Vec<Option<Look>>, RedisAway> {
+    let mut script = LOOK.prepare_invoke();
+    for sku in skus {
+        script.key(sku_key(sku)).key(open_key(sku));
+    }
     script.arg(now.as_millis()).arg(again_at.as_millis()).arg(most);
-    let answer: Vec<String> = redis.invoke(&script).await?;
-    let [generation, version, granted, issued, voided, open, overdue @ ..] = answer.as_slice() else {
+    let answers: Vec<Vec<String>> = redis.invoke(&script).await?;
+    if answers.len() != skus.len() {
+        return unreadable();
+    }
+    skus.iter().zip(&answers).map(|(sku, answer)| looked(sku, answer)).collect()
+}
+
+fn looked(sku: &Sku, answer: &[String]) -> Result<Option<Look>, RedisAway> {
+    let [generation, version, granted, issued, voided, open, overdue @ ..] = answer else {
         return Ok(None);
     };
     let (Some(version), Some(granted), Some(issued), Some(voided), Some(open), Some(id)) =

@@ -1,11 +1,11 @@
 -- What order-events tell about orders, each by its id: repeats change nothing.
--- KEYS: sku, its open tickets; then an order and its customer for each event.
--- ARGV: ttl (ms); then for each event: 'held', 'back' or 'ended', order, units, stock version, and the generation and
---       number of its ticket, or ''.
-local sku, open, ttl = KEYS[1], KEYS[2], ARGV[1]
-local s = redis.call('HMGET', sku, 'gen', 'counted', 'limit', 'number')
-local gen, counted, limit, highest = s[1], tonumber(s[2]), s[3], tonumber(s[4])
-if not gen then return 'unknown' end
+-- KEYS: for each sku: itself, its open tickets; then an order and its customer for each of its events.
+-- ARGV: ttl (ms); then for each sku how many events it has, and for each of them: 'held', 'back' or 'ended', order, units,
+--       stock version, and the generation and number of its ticket, or ''.
+-- Answers which skus are not known here, by their place (1: the first); nothing was done for those.
+local ttl = ARGV[1]
+-- Of the sku in hand.
+local sku, open, gen, counted, limit, highest
 
 local function held(order, customer, id, units, version)
     local o = redis.call('HMGET', order, 'gen', 'number', 'void', 'held', 'open')
@@ -48,20 +48,30 @@ local function ended(order, customer, id)
     redis.call('ZREM', open, o[6])
 end
 
-for i = 2, #ARGV, 6 do
-    local at = 3 + (i - 2) / 3
-    local order, customer = KEYS[at], KEYS[at + 1]
-    if ARGV[i + 4] == gen and tonumber(ARGV[i + 5]) > highest then
-        -- Redis forgot its last moments: no number is given twice.
-        highest = tonumber(ARGV[i + 5])
-        redis.call('HSET', sku, 'number', ARGV[i + 5])
+local unknown, place, key, arg = {}, 0, 1, 2
+while arg <= #ARGV do
+    local events = tonumber(ARGV[arg])
+    sku, open, place, key, arg = KEYS[key], KEYS[key + 1], place + 1, key + 2, arg + 1
+    local s = redis.call('HMGET', sku, 'gen', 'counted', 'limit', 'number')
+    gen, counted, limit, highest = s[1], tonumber(s[2]), s[3], tonumber(s[4])
+    if not gen then unknown[#unknown + 1] = place end
+    for _ = 1, gen and events or 0 do
+        local order, customer = KEYS[key], KEYS[key + 1]
+        local what, id, units, version = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+        if ARGV[arg + 4] == gen and tonumber(ARGV[arg + 5]) > highest then
+            -- Redis forgot its last moments: no number is given twice.
+            highest = tonumber(ARGV[arg + 5])
+            redis.call('HSET', sku, 'number', ARGV[arg + 5])
+        end
+        if what == 'held' then
+            held(order, customer, id, units, version)
+        elseif what == 'back' then
+            no_units(customer, id)
+        else
+            ended(order, customer, id)
+        end
+        key, arg = key + 2, arg + 6
     end
-    if ARGV[i] == 'held' then
-        held(order, customer, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
-    elseif ARGV[i] == 'back' then
-        no_units(customer, ARGV[i + 1])
-    else
-        ended(order, customer, ARGV[i + 1])
-    end
+    if not gen then key, arg = key + 2 * events, arg + 6 * events end
 end
-return 'settled'
+return unknown

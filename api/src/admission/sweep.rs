@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use domain_types::Sku;
+use domain_types::{Sku, Timestamp};
 use schemas::{Envelope, OrderSagaMessage};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::scripts::{self, Count, Held};
+use super::scripts::{self, Count, Held, Look};
 use super::{Admission, RedisAway, store};
 use crate::intake::now;
 
@@ -19,8 +19,10 @@ const EVERY: Duration = Duration::from_secs(2);
 const ALL_EVERY: u32 = 30;
 /// When a ticket whose order is on its way is looked at again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// Most overdue tickets of one look.
+/// Most overdue tickets of one look at a sku.
 const MOST: usize = 100;
+/// Skus that one script looks at.
+const SKUS_PER_LOOK: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -38,35 +40,46 @@ pub(super) async fn run(admission: Admission, shutdown: CancellationToken) {
         let skus =
             if looks.is_multiple_of(ALL_EVERY) { admission.levels.skus() } else { admission.touched() };
         looks = looks.wrapping_add(1);
-        for sku in skus {
-            let Some(looked) =
-                shutdown.run_until_cancelled(look_after(&admission, &sku, &mut suspects)).await
-            else {
-                return;
-            };
-            match looked {
-                Ok(true) => admission.touch(&sku),
-                Ok(false) => {}
-                Err(error) => {
-                    admission.touch(&sku);
-                    tracing::debug!(error = &error as &dyn std::error::Error, %sku, "looked at later");
-                }
-            }
+        let at_once = if admission.redis.is_cluster() { 1 } else { SKUS_PER_LOOK };
+        for skus in Vec::from_iter(skus).chunks(at_once) {
+            let looking = look_after(&admission, skus, &mut suspects);
+            let Some(again) = shutdown.run_until_cancelled(looking).await else { return };
+            again.iter().for_each(|sku| admission.touch(sku));
         }
     }
 }
 
+/// Those that should be looked at again soon.
+async fn look_after(admission: &Admission, skus: &[Sku], suspects: &mut HashMap<Sku, Count>) -> Vec<Sku> {
+    let at = now();
+    let looks = match scripts::look(&admission.redis, skus, at, at.plus(AGAIN_AFTER), MOST).await {
+        Ok(looks) => looks,
+        Err(RedisAway) => return skus.to_vec(),
+    };
+    let mut again = Vec::new();
+    for (sku, look) in skus.iter().zip(looks) {
+        match judge(admission, sku, look, at, suspects).await {
+            Ok(false) => {}
+            Ok(true) => again.push(sku.clone()),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, %sku, "looked at later");
+                again.push(sku.clone());
+            }
+        }
+    }
+    again
+}
+
 /// Says whether the sku should be looked at again soon.
-async fn look_after(
+async fn judge(
     admission: &Admission,
     sku: &Sku,
+    look: Option<Look>,
+    at: Timestamp,
     suspects: &mut HashMap<Sku, Count>,
 ) -> Result<bool, SweepError> {
     let redis = &admission.redis;
-    let at = now();
-    let Some(look) = scripts::look(redis, sku, at, at.plus(AGAIN_AFTER), MOST).await? else {
-        return Ok(admission.levels.feed(redis, sku).await?);
-    };
+    let Some(look) = look else { return Ok(admission.levels.feed(redis, sku).await?) };
     for held in abandoned(&admission.pool, look.overdue).await? {
         if scripts::let_go(redis, &held, None).await? {
             tracing::info!(%sku, order_id = %held.order_id, "a ticket without an order was voided");

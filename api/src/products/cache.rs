@@ -39,18 +39,13 @@ pub(crate) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Reads from `pool` through `redis`; `is_cluster`: a script may have one key.
+    /// Reads from `pool` through `redis`.
     ///
     /// # Errors
     /// If the registry has such metrics already.
-    pub(crate) fn new(
-        pool: PgPool,
-        redis: Redis,
-        is_cluster: bool,
-        registry: &Registry,
-    ) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(pool: PgPool, redis: Redis, registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = CacheMetrics::register(registry)?;
-        let entries = Entries::new(redis, is_cluster, metrics.clone());
+        let entries = Entries::new(redis, metrics.clone());
         Ok(Self { pool, entries, flights: Flights::default(), metrics })
     }
 

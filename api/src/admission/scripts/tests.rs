@@ -4,7 +4,7 @@ use domain_types::{CustomerId, OrderId, Sku, Timestamp};
 use schemas::{DailySale, Sale, StockLevel};
 use uuid::Uuid;
 
-use super::{Admitted, Asking, Told, admit, feed};
+use super::{Admitted, Asking, Settled, Told, What, admit, feed, look, settle};
 use crate::redis::Redis;
 
 const GOLDEN: &str = include_str!("../../../../schemas/golden/StockLevel.v1.json");
@@ -71,5 +71,31 @@ async fn c2_a_daily_sale_opens_by_the_clock_on_the_wall_also_when_that_is_change
             let after = told(format!("{:02}:00:00.000", hour + 1)).await;
             assert!(matches!(after, Admitted::Closed { .. }), "{zone} {day}: {after:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn c4_events_of_several_skus_are_one_script_and_what_redis_does_not_know_is_named() {
+    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
+    let now = at("2026-03-01T00:00:00.000Z");
+    let [first, never_fed, last] = [(); 3].map(|()| level("Asia/Seoul"));
+    for level in [&first, &last] {
+        feed(&redis, level, now, None).await.unwrap();
+    }
+    let held = |level: &StockLevel, units| Settled {
+        order_id: OrderId(Uuid::new_v4()),
+        customer_id: CustomerId(Uuid::new_v4()),
+        units,
+        ticket: None,
+        what: What::Held { stock_version: level.version + 1 },
+    };
+    let events = [vec![held(&first, 2), held(&first, 3)], vec![held(&never_fed, 1)], vec![held(&last, 7)]];
+    let skus = [&first.sku, &never_fed.sku, &last.sku];
+    let together: Vec<_> = skus.into_iter().zip(events.iter().map(Vec::as_slice)).collect();
+    for repeat in [false, true] {
+        assert_eq!(settle(&redis, &together).await.unwrap(), [1], "repeated: {repeat}");
+        let looks = look(&redis, &skus.map(Clone::clone), now, now, 1).await.unwrap();
+        let issued = looks.into_iter().map(|look| look.map(|look| look.count.issued));
+        assert_eq!(Vec::from_iter(issued), [Some(5), None, Some(7)], "repeated: {repeat}");
     }
 }

@@ -49,13 +49,13 @@ fn key(sku: &Sku) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Entries {
     redis: Redis,
-    keys_per_script: usize,
+    pub(super) keys_per_script: usize,
     metrics: CacheMetrics,
 }
 
 impl Entries {
-    pub(super) fn new(redis: Redis, is_cluster: bool, metrics: CacheMetrics) -> Self {
-        let keys_per_script = if is_cluster { 1 } else { KEYS_PER_SCRIPT };
+    pub(super) fn new(redis: Redis, metrics: CacheMetrics) -> Self {
+        let keys_per_script = if redis.is_cluster() { 1 } else { KEYS_PER_SCRIPT };
         Self { redis, keys_per_script, metrics }
     }
 

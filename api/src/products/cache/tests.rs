@@ -35,9 +35,9 @@ fn level(sku: &Sku, version: i64, age: Duration) -> Level {
     Level { product: Versioned { version, product }, as_of: Instant::now().checked_sub(age).unwrap() }
 }
 
-async fn entries(is_cluster: bool) -> Entries {
+async fn entries() -> Entries {
     let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
-    Entries::new(redis, is_cluster, CacheMetrics::register(&Registry::new()).unwrap())
+    Entries::new(redis, CacheMetrics::register(&Registry::new()).unwrap())
 }
 
 async fn shown(entries: &Entries, sku: &Sku) -> Option<i64> {
@@ -46,7 +46,7 @@ async fn shown(entries: &Entries, sku: &Sku) -> Option<i64> {
 
 #[tokio::test]
 async fn c5_the_newer_version_stays_whoever_comes_first() {
-    let entries = entries(false).await;
+    let entries = entries().await;
     for versions in [[5, 6, 5], [6, 5, 6], [9, 10, 9], [10, 9, 10]] {
         let sku = new_sku();
         assert_eq!(shown(&entries, &sku).await, None);
@@ -67,7 +67,7 @@ async fn c5_the_newer_version_stays_whoever_comes_first() {
 
 #[tokio::test]
 async fn c5_an_entry_ends_5_s_after_the_database_said_so_however_late_it_was_written() {
-    let entries = entries(false).await;
+    let entries = entries().await;
     let (late, too_late) = (new_sku(), new_sku());
     entries.put(&[level(&too_late, 1, TTL)]).await.unwrap();
     assert_eq!(shown(&entries, &too_late).await, None);
@@ -86,7 +86,10 @@ async fn c5_an_entry_ends_5_s_after_the_database_said_so_however_late_it_was_wri
 #[tokio::test]
 async fn c5_many_levels_are_written_together_and_in_a_cluster_one_by_one() {
     for is_cluster in [false, true] {
-        let entries = entries(is_cluster).await;
+        let mut entries = entries().await;
+        if is_cluster {
+            entries.keys_per_script = 1;
+        }
         let skus: Vec<Sku> = (0..150).map(|_| new_sku()).collect();
         let levels: Vec<Level> = (0..).zip(&skus).map(|(n, sku)| level(sku, n, Duration::ZERO)).collect();
         entries.put(&levels).await.unwrap();
@@ -98,7 +101,7 @@ async fn c5_many_levels_are_written_together_and_in_a_cluster_one_by_one() {
 
 #[tokio::test]
 async fn c5_what_waits_for_redis_is_the_newest_of_each_sku() {
-    let entries = entries(false).await;
+    let entries = entries().await;
     let write_through = WriteThrough::new(entries.clone());
     let (sku, other) = (new_sku(), new_sku());
     let of = |sku, version| level(sku, version, Duration::ZERO);
@@ -122,7 +125,7 @@ async fn c5_what_waits_for_redis_is_the_newest_of_each_sku() {
 async fn a_redis_that_is_not_there_is_told_and_not_waited_for() {
     let port = local_stack::free_port().unwrap();
     let redis = Redis::connect(&[format!("redis://127.0.0.1:{port}/")], false, None).unwrap();
-    let entries = Entries::new(redis, false, CacheMetrics::register(&Registry::new()).unwrap());
+    let entries = Entries::new(redis, CacheMetrics::register(&Registry::new()).unwrap());
     let begun = Instant::now();
     for _ in 0..100 {
         assert_eq!(entries.get(&new_sku()).await, Err(RedisAway));
