@@ -102,7 +102,7 @@ pub(crate) struct Up {
     /// Run several of a service, e.g. api=2; repeatable
     #[arg(long, value_name = "SERVICE=N")]
     pub(crate) replicas: Vec<Replicas>,
-    /// Partitions of topics that are made now [default: 2]
+    /// Partitions of topics that are made now [default: as many as a worker has replicas, or databases]
     #[arg(long)]
     pub(crate) partitions: Option<i32>,
     /// Databases of each worker, named like the first one with _2, _3 ... behind; partitions made now are spread over
@@ -261,9 +261,10 @@ pub(crate) struct Topics {
     pub(crate) kafka: String,
     #[command(flatten)]
     pub(crate) kafka_security: KafkaSecurity,
-    /// Partitions of each topic, fixed once it is made: as many replicas of a service can work at once
-    #[arg(long, value_name = "N", default_value_t = local_stack::topics::DEFAULT_PARTITIONS, value_parser = clap::value_parser!(i32).range(1..=1000))]
-    pub(crate) partitions: i32,
+    /// Partitions of each topic, fixed once it is made: as many replicas of a service can work at once [default: those
+    /// that are there, else 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub(crate) partitions: Option<i32>,
     /// Brokers that hold a copy of each record; a majority of them must have it before it is acknowledged
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=5))]
     pub(crate) replication: i32,

@@ -123,12 +123,24 @@ impl Replica {
     }
 }
 
-/// Settings of every replica. The first api listens on `api_port`, all else on free ports.
-pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> anyhow::Result<Vec<Replica>> {
+fn counts(options: &Up) -> BTreeMap<Service, u16> {
     let mut counts: BTreeMap<Service, u16> = Service::ALL.into_iter().map(|service| (service, 1)).collect();
     counts.extend(options.replicas.iter().map(|asked| (asked.service, asked.count)));
+    counts
+}
+
+/// As many partitions as replicas and databases that are to share the work. On one machine a partition more costs a fifth
+/// of the CPU and gains nothing (docs/performance.md).
+pub(crate) fn partitions(options: &Up) -> i32 {
+    let workers = counts(options).into_iter().filter(|(service, _)| *service != Service::Api);
+    let databases = u16::from(options.databases.unwrap_or(1));
+    workers.map(|(_, count)| count).max().unwrap_or(1).max(databases).into()
+}
+
+/// Settings of every replica. The first api listens on `api_port`, all else on free ports.
+pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> anyhow::Result<Vec<Replica>> {
     let mut all = Vec::new();
-    for (service, count) in counts {
+    for (service, count) in counts(options) {
         for number in 1..=count {
             let name = format!("{}-{number}", service.name());
             let admin = format!("127.0.0.1:{}", local_stack::free_port()?);

@@ -4,15 +4,20 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use kafka_cluster::Cluster;
-use local_stack::topics::{Layout, ensure_replicated};
+use local_stack::topics::{DEFAULT_PARTITIONS, Layout, ensure_replicated, partitions};
 
 use crate::cli::Topics;
 
 /// Makes what is missing; a repeat changes nothing.
 pub(crate) async fn run(options: &Topics) -> anyhow::Result<ExitCode> {
-    let layout = Layout { partitions: options.partitions, replication: options.replication };
     let cluster = Cluster::new(&options.kafka, &options.kafka_security.read()?);
-    ensure_replicated(cluster, layout).await.with_context(|| format!("Kafka at {}", options.kafka))?;
+    let at = || format!("Kafka at {}", options.kafka);
+    let partitions = match options.partitions {
+        Some(partitions) => partitions,
+        None => partitions(cluster.clone()).await.with_context(at)?.unwrap_or(DEFAULT_PARTITIONS),
+    };
+    let layout = Layout { partitions, replication: options.replication };
+    ensure_replicated(cluster, layout).await.with_context(at)?;
     println!("all topics are there (partitions: {}, replicas: {})", layout.partitions, layout.replication);
     Ok(ExitCode::SUCCESS)
 }

@@ -96,8 +96,12 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     let stack = Arc::new(Stack::start(stack_options(options, home, &console)?).await?);
 
     console.step("topics", "making");
-    topics::ensure(stack.cluster(), options.partitions.unwrap_or(topics::DEFAULT_PARTITIONS)).await?;
-    console.done("topics", "ready");
+    let partitions = match options.partitions {
+        Some(partitions) => partitions,
+        None => topics::partitions(stack.cluster()).await?.unwrap_or_else(|| services::partitions(options)),
+    };
+    topics::ensure(stack.cluster(), partitions).await?;
+    console.done("topics", &ready_topics(partitions, options));
 
     let replicas = services::plan(home, &stack, port, options)?;
     let endpoints = endpoints(&stack, &replicas, options);
@@ -112,6 +116,14 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
         console.done("catalogue", &outcome);
     }
     Ok(Running { console, stack, endpoints, services, servers })
+}
+
+/// What a start says about topics with so many partitions.
+fn ready_topics(partitions: i32, options: &Up) -> String {
+    let standing_by = services::partitions(options) > partitions;
+    let what =
+        if partitions == 1 { "1 partition each".to_owned() } else { format!("{partitions} partitions each") };
+    if standing_by { format!("{what}: replicas beyond that stand by") } else { what }
 }
 
 /// The port that was asked for, or the default one, if it is free; a free one for 0.

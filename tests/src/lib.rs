@@ -74,6 +74,10 @@ impl System {
         let port = local_stack::free_port().unwrap();
         let mut all =
             vec!["--port".to_owned(), port.to_string(), "--quick".to_owned(), "--no-catalogue".to_owned()];
+        if !options.contains(&"--partitions") {
+            // Keys that are apart are in different partitions, as they are where it runs for real.
+            all.extend(["--partitions", "2"].map(str::to_owned));
+        }
         all.extend(options.iter().map(|option| (*option).to_owned()));
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

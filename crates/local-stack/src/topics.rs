@@ -6,11 +6,12 @@ use kafka_cluster::Cluster;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
 use schemas::Topic;
 
 use crate::{StackError, kafka};
 
-/// Partitions of every topic unless told otherwise.
+/// Partitions of every topic for services on several machines, unless told otherwise.
 pub const DEFAULT_PARTITIONS: i32 = 2;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -80,6 +81,28 @@ pub async fn create(
     make(cluster, topics, Layout { partitions, replication: 1 }).await
 }
 
+/// How many partitions the product's topics have; `None` before they are made.
+///
+/// # Errors
+/// [`StackError::Topic`] when Kafka doesn't answer within 20 s.
+pub async fn partitions(cluster: impl Into<Cluster>) -> Result<Option<i32>, StackError> {
+    let admin: AdminClient<DefaultClientContext> =
+        kafka::client(&cluster.into()).create().map_err(|error| undescribed(error.to_string()))?;
+    let metadata = metadata(admin).await?;
+    let topic = metadata.topics().iter().find(|topic| Topic::by_name(topic.name()).is_some());
+    Ok(topic.and_then(|topic| i32::try_from(topic.partitions().len()).ok()))
+}
+
+fn undescribed(reason: String) -> StackError {
+    StackError::Topic { what: "describe its topics".to_owned(), reason }
+}
+
+async fn metadata(admin: AdminClient<DefaultClientContext>) -> Result<Metadata, StackError> {
+    let asked = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, TIMEOUT));
+    let answer = asked.await.map_err(|error| undescribed(error.to_string()))?;
+    answer.map_err(|error| undescribed(error.to_string()))
+}
+
 async fn make(cluster: impl Into<Cluster>, topics: &[TopicSpec], layout: Layout) -> Result<(), StackError> {
     let refused = |what: String| move |error: String| StackError::Topic { what, reason: error };
     let admin: AdminClient<DefaultClientContext> = kafka::client(&cluster.into())
@@ -123,13 +146,7 @@ async fn check_existing(
     }
     let wanted = usize::try_from(layout.partitions).unwrap_or_default();
     let replicas = usize::try_from(layout.replication).unwrap_or_default();
-    let failed = |reason: String| StackError::Topic { what: "describe its topics".to_owned(), reason };
-    let metadata = tokio::task::spawn_blocking(move || {
-        admin.inner().fetch_metadata(None, TIMEOUT).map_err(|e| e.to_string())
-    })
-    .await
-    .map_err(|error| failed(error.to_string()))?
-    .map_err(failed)?;
+    let metadata = metadata(admin).await?;
     for topic in metadata.topics().iter().filter(|topic| topics.iter().any(|name| name == topic.name())) {
         let found = topic.partitions().len();
         if found != wanted {
