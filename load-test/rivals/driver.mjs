@@ -55,12 +55,13 @@ const closed = async (run, inFlight, isHot) => {
   return { in_flight: inFlight, orders: took.length, per_second: took.length / seconds, p50_ms: p50, p99_ms: p99 };
 };
 
-/** Each number in flight in turn; all are printed, the fastest counts. */
+/** Each number in flight in turn, until one is slower than the one before; all are printed, the fastest counts. */
 const best = async (run, isHot) => {
   const seen = [];
   for (const inFlight of values['in-flight'].split(',').map(Number)) {
     seen.push(await closed(run, inFlight, isHot));
     console.error(`${isHot ? 'hot' : 'uniform'}, ${inFlight} in flight: ${seen.at(-1).per_second.toFixed(0)}/s`);
+    if (seen.length > 1 && seen.at(-1).per_second < seen.at(-2).per_second) break;
   }
   return seen.reduce((a, b) => (b.per_second > a.per_second ? b : a));
 };
