@@ -96,10 +96,8 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     let stack = Arc::new(Stack::start(stack_options(options, home, &console)?).await?);
 
     console.step("topics", "making");
-    let partitions = match options.partitions {
-        Some(partitions) => partitions,
-        None => topics::partitions(stack.cluster()).await?.unwrap_or_else(|| services::partitions(options)),
-    };
+    let partitions =
+        crate::topics::wanted(options.partitions, &stack.cluster(), services::partitions(options)).await?;
     topics::ensure(stack.cluster(), partitions).await?;
     console.done("topics", &ready_topics(partitions, options));
 

@@ -27,7 +27,7 @@ const FAR_AWAY: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 const WARM_UP: usize = 200;
 
 /// `load-test sagas`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct Closed {
     /// Orders to place.
     #[arg(long, default_value_t = 100_000)]
@@ -54,7 +54,7 @@ impl Closed {
 }
 
 /// `load-test idle`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct Idle {
     /// Orders to place, one at a time.
     #[arg(long, default_value_t = 500)]

@@ -1,6 +1,6 @@
 //! What many stored orders cost: the same figures while few are stored, and once many are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ impl fmt::Display for Stored {
         row("latest five orders: p95, ms", &|round| round.latest.figures().p95, &ms);
         row("product: p95, ms", &|round| round.product.figures().p95, &ms);
         let processes = self.few.iter().chain(&self.many).flat_map(|round| round.memory_mib.keys());
-        for process in processes.collect::<std::collections::BTreeSet<_>>() {
+        for process in processes.collect::<BTreeSet<_>>() {
             let of = |round: &Round| round.memory_mib.get(process).copied().unwrap_or_default();
             row(&format!("memory of {process}, MiB"), &of, &|figure| format!("{figure:.0}"));
         }

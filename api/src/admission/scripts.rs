@@ -38,9 +38,13 @@ fn customer_key(sku: &Sku, customer: CustomerId) -> String {
 }
 
 fn on_sku<'a>(script: &'a Script, sku: &Sku) -> ScriptInvocation<'a> {
-    let mut script = script.key(sku_key(sku));
-    script.key(open_key(sku));
+    let mut script = script.prepare_invoke();
+    add_sku(&mut script, sku);
     script
+}
+
+fn add_sku(script: &mut ScriptInvocation<'_>, sku: &Sku) {
+    script.key(sku_key(sku)).key(open_key(sku));
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -251,7 +255,8 @@ pub(super) async fn settle(redis: &Redis, skus: &[(&Sku, &[Settled])]) -> Result
     let mut script = SETTLE.prepare_invoke();
     script.arg(millis(REMEMBERED_FOR));
     for (sku, events) in skus {
-        script.key(sku_key(sku)).key(open_key(sku)).arg(events.len());
+        add_sku(&mut script, sku);
+        script.arg(events.len());
         for Settled { order_id, customer_id, units, ticket, what } in *events {
             script.key(order_key(sku, *order_id)).key(customer_key(sku, *customer_id));
             let (word, version) = match what {
@@ -287,7 +292,7 @@ pub(super) async fn look(
 ) -> Result<Vec<Option<Look>>, RedisAway> {
     let mut script = LOOK.prepare_invoke();
     for sku in skus {
-        script.key(sku_key(sku)).key(open_key(sku));
+        add_sku(&mut script, sku);
     }
     script.arg(now.as_millis()).arg(again_at.as_millis()).arg(most);
     let answers: Vec<Vec<String>> = redis.invoke(&script).await?;

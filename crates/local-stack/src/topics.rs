@@ -11,9 +11,6 @@ use schemas::Topic;
 
 use crate::{StackError, kafka};
 
-/// Partitions of every topic for services on several machines, unless told otherwise.
-pub const DEFAULT_PARTITIONS: i32 = 2;
-
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A topic to make.
