@@ -143,6 +143,6 @@ pub(crate) fn producer_options(
         .set("message.max.bytes", "1048576")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "262144")
-        .set("compression.type", "none");
+        .set("compression.type", "lz4");
     options
 }
