@@ -94,3 +94,29 @@ fn a_field_that_this_build_does_not_know_is_ignored() {
         text.replacen("\"data\": {", "\"data\": {\"later\": 1,", 1).replacen('{', "{\"also\": 2,", 1);
     Envelope::<OrderSagaMessage>::decode(with_more.as_bytes()).unwrap();
 }
+
+#[test]
+fn fields_may_come_in_any_order_but_only_once() {
+    let text = std::fs::read_to_string(folder().join("CancelOrder.v1.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let written = Envelope::<OrderSagaMessage>::decode(text.as_bytes()).unwrap();
+    let mut fields: Vec<String> = golden
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
+        .collect();
+    for _ in 0..fields.len() {
+        fields.rotate_left(1);
+        for fields in [fields.clone(), fields.iter().rev().cloned().collect()] {
+            let turned = format!("{{{}}}", fields.join(","));
+            assert_eq!(Envelope::<OrderSagaMessage>::decode(turned.as_bytes()).unwrap(), written, "{turned}");
+        }
+        let twice = format!("{{{},{}}}", fields.join(","), fields[0]);
+        assert!(Envelope::<OrderSagaMessage>::decode(twice.as_bytes()).is_err(), "{twice}");
+        let missing = format!("{{{}}}", fields[1..].join(","));
+        let read = Envelope::<OrderSagaMessage>::decode(missing.as_bytes());
+        let is_optional = fields[0].starts_with("\"order_id") || fields[0].starts_with("\"causation_id");
+        assert_eq!(read.is_ok(), is_optional, "{missing}");
+    }
+}
