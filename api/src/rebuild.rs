@@ -56,7 +56,7 @@ impl Builder {
                 orders.handle(&mut tx, &received(records), &mut Outputs::default()).await?;
             }
             Topic::StockLevels => {
-                apply_levels(tx.writer().await?, &received(records)).await?;
+                apply_levels(&mut tx, &received(records)).await?;
             }
             Topic::StockEvents => {
                 StockChangesHandler.handle(&mut tx, &received(records), &mut Outputs::default()).await?;

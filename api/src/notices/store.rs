@@ -1,5 +1,7 @@
 //! SQL of notices: addresses, and mails to be sent.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use domain_types::{MessageId, OrderId, Timestamp};
 use sqlx::types::Uuid;
@@ -51,6 +53,21 @@ pub(crate) async fn keep_addresses(
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Those of the orders whose customer wants to hear of them.
+pub(super) async fn addressed(
+    connection: &mut PgConnection,
+    orders: HashSet<OrderId>,
+) -> sqlx::Result<HashSet<OrderId>> {
+    if orders.is_empty() {
+        return Ok(orders);
+    }
+    let found: Vec<Uuid> = sqlx::query_scalar("SELECT order_id FROM mail_addresses WHERE order_id = ANY($1)")
+        .bind(orders.iter().map(|order_id| order_id.uuid()).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    Ok(found.into_iter().map(OrderId).collect())
 }
 
 /// Adds the mails whose orders have an address and were not told as much before.

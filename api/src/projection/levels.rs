@@ -6,7 +6,6 @@ use std::time::Instant;
 use domain_types::Sku;
 use messaging::{Handler, HandlerError, HandlerFactory, Outputs, Ownership, Received, Record, Tx};
 use schemas::{DecodeError, Envelope, StockLevel, StockLevelMessage};
-use sqlx::PgConnection;
 
 use super::store;
 use crate::products::cache::{Level, WriteThrough};
@@ -27,7 +26,7 @@ pub(crate) struct StockLevelsHandler {
 
 /// Stores the newest level of each sku, with the product's name; returns those that are newer than what was there.
 pub(crate) async fn apply_levels<'a>(
-    tx: &mut PgConnection,
+    tx: &mut Tx,
     batch: &'a [Received<Envelope<StockLevelMessage>>],
 ) -> Result<Vec<&'a StockLevel>, HandlerError> {
     let mut newest: HashMap<&Sku, &StockLevel> = HashMap::new();
@@ -38,14 +37,20 @@ pub(crate) async fn apply_levels<'a>(
             *known = level;
         }
     }
-    let mut levels: Vec<&StockLevel> = newest.into_values().collect();
+    let mut newer: Vec<&StockLevel> = newest.into_values().collect();
     // One order for all transactions: no deadlocks.
-    levels.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
-    let known = store::product_versions(tx, &levels).await?;
-    let newer = store::save_levels(tx, &levels).await?;
-    let newer = levels.iter().copied().filter(|level| newer.contains(&level.sku)).collect();
-    levels.retain(|level| known.get(&level.sku).is_none_or(|known| *known < level.product_version));
-    store::take_names(tx, &levels).await?;
+    newer.sort_unstable_by(|a, b| a.sku.cmp(&b.sku));
+    let known = store::known_versions(tx.reader().await?, &newer).await?;
+    newer.retain(|level| known.get(&level.sku).is_none_or(|known| known.level < level.version));
+    let (sold, edited): (Vec<&StockLevel>, Vec<&StockLevel>) = newer
+        .iter()
+        .copied()
+        .partition(|level| known.get(&level.sku).is_some_and(|known| known.product == level.product_version));
+    if !edited.is_empty() {
+        store::save_products(tx.writer().await?, &edited).await?;
+        store::take_names(tx.writer().await?, &edited).await?;
+    }
+    store::save_availability(tx, &sold).await?;
     Ok(newer)
 }
 
@@ -71,7 +76,7 @@ impl Handler for StockLevelsHandler {
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
         let as_of = Instant::now();
-        let newer = apply_levels(tx.writer().await?, batch).await?;
+        let newer = apply_levels(tx, batch).await?;
         self.newer.extend(newer.into_iter().map(|level| Level { product: level.into(), as_of }));
         Ok(())
     }

@@ -70,6 +70,7 @@ impl Handler for OrdersHandler {
         _outputs: &mut Outputs,
     ) -> Result<(), HandlerError> {
         self.open = self.load(tx, batch).await?;
+        let stored: HashSet<OrderId> = self.open.keys().copied().collect();
         let mut changed = HashSet::new();
         let mut answered = Vec::new();
         for Received { input, .. } in batch {
@@ -79,7 +80,8 @@ impl Handler for OrdersHandler {
                 changed.insert(id);
             }
         }
-        let changed: Vec<&Order> = changed.iter().filter_map(|id| self.open.get(id)).collect();
+        let changed: Vec<(&Order, bool)> =
+            changed.iter().filter_map(|id| Some((self.open.get(id)?, !stored.contains(id)))).collect();
         store::forget_requests(tx, &answered).await?;
         store::save_orders(tx, &changed).await?;
         Ok(())

@@ -1,6 +1,6 @@
 //! SQL of the projection, set-based: one statement for a batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use domain_types::{OrderId, RequestId, Sku, Timestamp};
 use messaging::Tx;
@@ -35,32 +35,41 @@ pub(super) async fn load_orders(tx: &mut Tx, ids: &[OrderId]) -> sqlx::Result<Ha
         .collect()
 }
 
-pub(super) async fn save_orders(tx: &mut Tx, orders: &[&Order]) -> sqlx::Result<()> {
+/// Orders as they are now, and whether each is new: what is stored was read first, and only the partition's owner writes it.
+pub(super) async fn save_orders(tx: &mut Tx, orders: &[(&Order, bool)]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = orders.iter().map(|order| order.id.uuid()).collect();
-    let customers: Vec<Uuid> = orders.iter().map(|order| order.customer_id.uuid()).collect();
-    let times: Vec<DateTime<Utc>> = orders.iter().map(|order| order.created_at.to_utc()).collect();
-    let versions: Vec<i64> = orders.iter().map(|order| order.version).collect();
-    let states: Vec<&str> = orders.iter().map(|order| order.state.as_str()).collect();
-    let finals: Vec<bool> = orders.iter().map(|order| order.is_final).collect();
+    let ids: Vec<Uuid> = orders.iter().map(|(order, _)| order.id.uuid()).collect();
+    let new: Vec<bool> = orders.iter().map(|(_, is_new)| *is_new).collect();
+    let customers: Vec<Uuid> = orders.iter().map(|(order, _)| order.customer_id.uuid()).collect();
+    let times: Vec<DateTime<Utc>> = orders.iter().map(|(order, _)| order.created_at.to_utc()).collect();
+    let versions: Vec<i64> = orders.iter().map(|(order, _)| order.version).collect();
+    let states: Vec<&str> = orders.iter().map(|(order, _)| order.state.as_str()).collect();
+    let finals: Vec<bool> = orders.iter().map(|(order, _)| order.is_final).collect();
     let documents: Vec<String> = orders
         .iter()
-        .map(|order| serde_json::to_string(order).map_err(unreadable))
+        .map(|(order, _)| serde_json::to_string(order).map_err(unreadable))
         .collect::<Result<_, _>>()?;
     let save = sqlx::query(
-        "WITH saved AS (
-            INSERT INTO orders AS o (order_id, customer_id, created_at, version, state, is_final, document)
-            SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::timestamptz[], $4::bigint[], $5::text[], $6::boolean[],
-                                 $7::text[])
-            ON CONFLICT (order_id) DO UPDATE
-            SET version = EXCLUDED.version, state = EXCLUDED.state, is_final = EXCLUDED.is_final,
-                document = EXCLUDED.document
-            WHERE o.version < EXCLUDED.version)
+        "WITH changed AS (
+            SELECT * FROM UNNEST($1::uuid[], $2::boolean[], $3::uuid[], $4::timestamptz[], $5::bigint[], $6::text[],
+                                 $7::boolean[], $8::text[])
+                AS c (order_id, is_new, customer_id, created_at, version, state, is_final, document)
+         ), inserted AS (
+            INSERT INTO orders (order_id, customer_id, created_at, version, state, is_final, document)
+            SELECT order_id, customer_id, created_at, version, state, is_final, document FROM changed WHERE is_new
+         ), updated AS (
+            UPDATE orders AS o
+               SET version = c.version, state = c.state, is_final = c.is_final, document = c.document
+              FROM changed AS c
+             CROSS JOIN LATERAL (
+                SELECT f.ctid FROM orders AS f WHERE f.order_id = c.order_id OFFSET 0) AS found (row_id)
+             WHERE NOT c.is_new AND o.ctid = found.row_id)
          SELECT 1",
     )
     .bind(ids)
+    .bind(new)
     .bind(customers)
     .bind(times)
     .bind(versions)
@@ -81,26 +90,54 @@ pub(super) async fn forget_requests(tx: &mut Tx, answered: &[RequestId]) -> sqlx
     Ok(())
 }
 
-/// The versions of the product data that are stored now.
-pub(super) async fn product_versions(
-    tx: &mut PgConnection,
+/// What is stored of a sku.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// Version of its level.
+    pub(super) level: i64,
+    /// Version of the product's data in it.
+    pub(super) product: i64,
+}
+
+pub(super) async fn known_versions(
+    connection: &mut PgConnection,
     levels: &[&StockLevel],
-) -> sqlx::Result<HashMap<Sku, i64>> {
+) -> sqlx::Result<HashMap<Sku, Known>> {
     let skus: Vec<&str> = levels.iter().map(|level| level.sku.as_str()).collect();
-    let rows = sqlx::query("SELECT sku, product_version FROM products WHERE sku = ANY($1)")
+    let rows = sqlx::query("SELECT sku, version, product_version FROM products WHERE sku = ANY($1)")
         .bind(skus)
-        .fetch_all(tx)
+        .fetch_all(connection)
         .await?;
     rows.iter()
         .map(|row| {
             let sku = Sku::new(row.try_get::<&str, _>("sku")?).map_err(unreadable)?;
-            Ok((sku, row.try_get("product_version")?))
+            Ok((sku, Known { level: row.try_get("version")?, product: row.try_get("product_version")? }))
         })
         .collect()
 }
 
-/// Stores what is newer than what is there; the skus of which that was so.
-pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -> sqlx::Result<HashSet<Sku>> {
+/// Stores how much there is of products whose data is as it is stored: what a sale changes, again and again. Written with
+/// the position.
+pub(super) async fn save_availability(tx: &mut Tx, levels: &[&StockLevel]) -> sqlx::Result<()> {
+    if levels.is_empty() {
+        return Ok(());
+    }
+    let save = sqlx::query(
+        "WITH saved AS (
+            UPDATE products AS p SET version = n.version, available = n.available
+              FROM UNNEST($1::text[], $2::bigint[], $3::bigint[]) AS n (sku, version, available)
+             CROSS JOIN LATERAL (SELECT f.ctid FROM products AS f WHERE f.sku = n.sku OFFSET 0) AS found (row_id)
+             WHERE p.ctid = found.row_id)
+         SELECT 1",
+    )
+    .bind(levels.iter().map(|level| level.sku.as_str()).collect::<Vec<_>>())
+    .bind(levels.iter().map(|level| level.version).collect::<Vec<_>>())
+    .bind(levels.iter().map(|level| level.available).collect::<Vec<_>>());
+    tx.last(save).await
+}
+
+/// Stores products that are new or were edited, with their level.
+pub(super) async fn save_products(tx: &mut PgConnection, levels: &[&StockLevel]) -> sqlx::Result<()> {
     let of = |field: fn(&StockLevel) -> i64| levels.iter().map(|level| field(level)).collect::<Vec<i64>>();
     let text = |field: fn(&StockLevel) -> &str| -> Vec<String> {
         levels.iter().map(|level| field(level).to_owned()).collect()
@@ -112,7 +149,7 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
     let options: Vec<Option<String>> = levels.iter().map(|level| level.product.option.clone()).collect();
     let limits: Vec<Option<i64>> =
         levels.iter().map(|level| level.product.limit_per_customer.map(i64::from)).collect();
-    let newer: Vec<String> = sqlx::query_scalar(
+    sqlx::query(
         "INSERT INTO products AS p (sku, version, product_version, name, option, category, kind, price_amount,
                                     price_currency, sale, limit_per_customer, available)
          SELECT * FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
@@ -123,8 +160,7 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
              price_amount = EXCLUDED.price_amount, price_currency = EXCLUDED.price_currency,
              sale = EXCLUDED.sale, limit_per_customer = EXCLUDED.limit_per_customer,
              available = EXCLUDED.available
-         WHERE p.version < EXCLUDED.version
-         RETURNING p.sku",
+         WHERE p.version < EXCLUDED.version",
     )
     .bind(text(|level| level.sku.as_str()))
     .bind(of(|level| level.version))
@@ -138,9 +174,9 @@ pub(super) async fn save_levels(tx: &mut PgConnection, levels: &[&StockLevel]) -
     .bind(sales)
     .bind(limits)
     .bind(of(|level| level.available))
-    .fetch_all(tx)
+    .execute(tx)
     .await?;
-    newer.into_iter().map(|sku| Sku::new(sku).map_err(unreadable)).collect()
+    Ok(())
 }
 
 /// Gives products the names that the log says they have, and frees those they had before. A name that a change still
