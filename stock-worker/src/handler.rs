@@ -17,7 +17,7 @@ use crate::CONSUMER_GROUP;
 use crate::command;
 use crate::levels::LevelWatch;
 use crate::metrics::{StockMetrics, Tally};
-use crate::store::{Changed, Needs, StockStore};
+use crate::store::{Changed, LedgerRow, Needs, StockStore};
 
 /// The most items an owner keeps in memory between batches. A batch may need as many more as it has records.
 const CACHED_ITEMS: usize = 20_000;
@@ -69,6 +69,10 @@ enum LevelCheck {
 pub struct StockHandler {
     partition: i32,
     epoch: i64,
+    /// The next row of the ledger.
+    ledger: LedgerRow,
+    /// Whether the transaction in hand writes it.
+    ledger_grows: bool,
     /// Items of former batches, as they are in the database; the rest is a batch's.
     stock: Stock,
     watch: LevelWatch,
@@ -111,7 +115,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
             needs.add(received.input.order_id, &received.input.message);
         }
         tx.load(self.partition, &needs, &mut self.stock).await?;
-        let mut changed = Changed::default();
+        let mut changed = Changed::new(self.ledger);
         for received in batch {
             let decision = self.decide(received, &mut changed).map_err(|error| {
                 if error.is_bad_input() { HandlerError::permanent(error) } else { HandlerError::bug(error) }
@@ -121,6 +125,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
             }
         }
         tx.save(self.partition, &self.stock, &changed).await?;
+        self.ledger_grows = !changed.entries().is_empty();
         for sku in changed.skus() {
             push_level(outputs, self.stock.item(sku));
         }
@@ -146,6 +151,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
     }
 
     fn committed(&mut self) {
+        self.ledger.seq += i64::from(std::mem::take(&mut self.ledger_grows));
         self.republishing.clear();
         if let Some(check) = self.checking.take() {
             self.check = check;
@@ -156,6 +162,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
 
     fn rolled_back(&mut self) {
         self.stock = Stock::default();
+        self.ledger_grows = false;
         self.tally = Tally::default();
         self.checking = None;
         self.watch.give_back(self.partition, std::mem::take(&mut self.republishing));
@@ -180,6 +187,8 @@ impl StockHandler {
         Self {
             partition,
             epoch,
+            ledger: LedgerRow { epoch, seq: 0 },
+            ledger_grows: false,
             stock: Stock::default(),
             watch: watch.clone(),
             check: LevelCheck::From(None),

@@ -23,7 +23,7 @@ pub use handler::StockHandler;
 pub use levels::LevelWatch;
 pub use metrics::StockMetrics;
 pub use settings::{EXAMPLE_SETTINGS, Settings};
-pub use store::{Changed, ChangedItem, Needs, StockStore};
+pub use store::{Changed, ChangedItem, LedgerEntry, LedgerRow, Needs, StockStore};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "stock-worker";

@@ -1,5 +1,6 @@
 //! Units: each ledger is counted again, entry by entry; items and holds have to be what it leads to.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -13,9 +14,13 @@ use crate::{Place, Report, Violation};
 /// An order's line.
 type Line = (Uuid, i64);
 
-/// An entry of a ledger, as far as it counts units.
+/// An entry of the ledger, as far as it counts units.
 #[derive(Debug, Deserialize)]
-struct Entry {
+struct Entry<'a> {
+    #[serde(borrow)]
+    sku: Cow<'a, str>,
+    /// That it made.
+    version: i64,
     /// Of the command behind it.
     offset: i64,
     fact: Fact,
@@ -167,9 +172,9 @@ const fn whose(fact: &Fact) -> Option<Uuid> {
 
 /// Counts the ledgers of one database again, and compares its items and holds with them.
 pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], rows: &[LedgerRow]) {
-    let mut ledgers: BTreeMap<&str, Ledger> = BTreeMap::new();
+    let mut ledgers: BTreeMap<String, Ledger> = BTreeMap::new();
     for row in rows {
-        recount(report, ledgers.entry(&row.sku).or_default(), row);
+        recount(report, &mut ledgers, row);
     }
     for item in items {
         check_item(report, item, ledgers.get(item.sku.as_str()));
@@ -196,33 +201,36 @@ pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], rows: &
                 stage.as_str()
             );
             let detail = format!("{detail}, which has no such hold");
-            report.wrong(Violation::new("hold_is_in_ledger", detail).of_order(order).of_sku(sku));
+            report.wrong(Violation::new("hold_is_in_ledger", detail).of_order(order).of_sku(&sku));
         }
     }
 }
 
-fn recount(report: &mut Report, ledger: &mut Ledger, row: &LedgerRow) {
-    let sku = &row.sku;
-    if row.first_version != ledger.version + 1 {
-        let (next, found) = (ledger.version + 1, row.first_version);
-        let detail = format!("{sku}: ledger entry {next} is to come and {found} is there");
-        report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
-    }
-    let entries: Vec<Entry> = match serde_json::from_str(&row.entries) {
+/// Counts a batch's entries.
+fn recount(report: &mut Report, ledgers: &mut BTreeMap<String, Ledger>, row: &LedgerRow) {
+    let entries: Vec<Entry<'_>> = match serde_json::from_str(&row.entries) {
         Ok(entries) => entries,
         Err(error) => {
-            let detail =
-                format!("{sku}: the ledger row of entry {} can't be read: {error}", row.first_version);
-            report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
+            let detail = format!("ledger row {} of epoch {} can't be read: {error}", row.seq, row.epoch);
+            report.wrong(Violation::new("ledger_adds_up", detail));
             return;
         }
     };
-    for Entry { offset, fact } in &entries {
+    for Entry { sku, version, offset, fact } in &entries {
+        let ledger = match ledgers.get_mut(sku.as_ref()) {
+            Some(ledger) => ledger,
+            None => ledgers.entry(sku.clone().into_owned()).or_default(),
+        };
+        if *version != ledger.version + 1 {
+            let detail =
+                format!("{sku}: ledger entry {} is to come and {version} is there", ledger.version + 1);
+            report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku.as_ref()));
+        }
         let Some(unfit) = ledger.entry(fact) else { continue };
         let record =
             Place { topic: Topic::StockCommands.name(), partition: row.partition_id, offset: *offset };
         let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
-        let mut found = Violation::new("ledger_adds_up", "").of_sku(sku).at(record);
+        let mut found = Violation::new("ledger_adds_up", "").of_sku(sku.as_ref()).at(record);
         if let Some(order) = whose(fact) {
             detail = format!("order {order}, {detail}");
             found = found.of_order(order);

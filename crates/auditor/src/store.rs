@@ -50,13 +50,12 @@ pub(crate) struct Item {
     pub(crate) granted: i64,
 }
 
-/// Some entries of a ledger.
+/// A batch's entries in the ledger.
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct LedgerRow {
     pub(crate) partition_id: i32,
-    pub(crate) sku: String,
-    /// Of the first entry.
-    pub(crate) first_version: i64,
+    pub(crate) epoch: i64,
+    pub(crate) seq: i64,
     pub(crate) entries: String,
 }
 
@@ -170,7 +169,7 @@ pub(crate) async fn holds(connection: &mut PgConnection) -> Result<Vec<Hold>, sq
 }
 
 pub(crate) async fn ledger(connection: &mut PgConnection) -> Result<Vec<LedgerRow>, sqlx::Error> {
-    sqlx::query_as("SELECT partition_id, sku, first_version, entries FROM ledger ORDER BY sku, first_version")
+    sqlx::query_as("SELECT partition_id, epoch, seq, entries FROM ledger ORDER BY partition_id, epoch, seq")
         .fetch_all(connection)
         .await
 }

@@ -134,18 +134,22 @@ impl StockStore for Tx<StockTables> {
                 return Err(not_as_loaded());
             }
             let Some(after) = stock.item(&item.sku).cloned() else { return Err(not_as_loaded()) };
-            let (entries, added) = (item.entries.clone(), item.entries.len());
             self.write(|tables| {
                 tables.items.insert(key.clone(), after);
-                tables.ledger.entry(key.clone()).or_default().extend(entries);
                 Box::new(move |tables| {
-                    if let Some(ledger) = tables.ledger.get_mut(&key) {
-                        ledger.truncate(ledger.len() - added);
-                    }
                     match before {
                         Some(item) => tables.items.insert(key, item),
                         None => tables.items.remove(&key),
                     };
+                })
+            });
+        }
+        for entry in changed.entries().iter().cloned() {
+            let key = (partition, entry.sku);
+            self.write(|tables| {
+                tables.ledger.entry(key.clone()).or_default().push(entry.entry);
+                Box::new(move |tables| {
+                    tables.ledger.entry(key).or_default().pop();
                 })
             });
         }

@@ -8,7 +8,7 @@ mod load;
 mod save;
 
 pub use load::Needs;
-pub use save::{Changed, ChangedItem};
+pub use save::{Changed, ChangedItem, LedgerEntry, LedgerRow};
 
 use std::collections::BTreeSet;
 use std::future::Future;

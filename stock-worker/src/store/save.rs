@@ -1,19 +1,43 @@
-//! Writing what a batch changed, set-based: one row per changed item, hold, and ledger of a sku.
+//! Writing what a batch changed, set-based: one row per changed item and hold, and one of the ledger.
 
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use domain_types::{OrderId, RequestId, Sku};
 use messaging::Tx;
+use serde::Serialize;
 use stock_domain::{Change, ChangeOutcome, Decision, Entry, Fact, Hold, HoldKey, Item, Stock};
 use uuid::Uuid;
 
 use super::StoreError;
 use super::codes::{StoredStatus, change_code, status};
 
+/// The key of a batch's row in the ledger: rows are in the order of commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LedgerRow {
+    /// The ownership that writes it.
+    pub epoch: i64,
+    /// Its number within that.
+    pub seq: i64,
+}
+
+/// An entry of the ledger, as it is stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct LedgerEntry {
+    /// Whose.
+    pub sku: Sku,
+    /// The version that it made.
+    pub version: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
 /// What a batch changed; the stock itself has the new state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Changed {
+    row: LedgerRow,
+    entries: Vec<LedgerEntry>,
     items: Vec<ChangedItem>,
     item_index: HashMap<Sku, usize>,
     new_holds: HashSet<HoldKey>,
@@ -29,24 +53,38 @@ pub struct ChangedItem {
     /// Its version before the batch; 0: it is new.
     pub before: i64,
     product_changed: bool,
-    /// What happened to it.
-    pub entries: Vec<Entry>,
+    /// Its version now.
+    version: i64,
 }
 
 impl Changed {
+    /// Nothing yet; `row` is where the ledger goes on.
+    pub(crate) fn new(row: LedgerRow) -> Self {
+        Self {
+            row,
+            entries: Vec::new(),
+            items: Vec::new(),
+            item_index: HashMap::new(),
+            new_holds: HashSet::new(),
+            old_holds: HashSet::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Notes a decision that is about to be applied to `stock`.
     pub(crate) fn note(&mut self, stock: &Stock, decision: &Decision) {
         if let Some((sku, entry)) = &decision.entry {
             let index = *self.item_index.entry(sku.clone()).or_insert_with(|| {
                 let before = stock.item(sku).map_or(0, |item| item.version);
-                let changed =
-                    ChangedItem { sku: sku.clone(), before, product_changed: false, entries: Vec::new() };
-                self.items.push(changed);
+                let sku = sku.clone();
+                self.items.push(ChangedItem { sku, before, product_changed: false, version: before });
                 self.items.len() - 1
             });
             if let Some(item) = self.items.get_mut(index) {
                 item.product_changed |= matches!(entry.fact, Fact::ProductDefined { .. });
-                item.entries.push(entry.clone());
+                item.version += 1;
+                let (sku, version) = (sku.clone(), item.version);
+                self.entries.push(LedgerEntry { sku, version, entry: entry.clone() });
             }
         }
         if let Some((key, _)) = &decision.hold {
@@ -62,6 +100,11 @@ impl Changed {
     /// The products whose level changed, in the order of their first change.
     pub(crate) fn skus(&self) -> impl Iterator<Item = &Sku> {
         self.items.iter().map(|item| &item.sku)
+    }
+
+    /// What happened, in the order in which it was decided.
+    pub fn entries(&self) -> &[LedgerEntry] {
+        &self.entries
     }
 
     /// The items that changed, in the order of their first change.
@@ -286,11 +329,8 @@ async fn save_batch(tx: &mut Tx, partition: i32, stock: &Stock, changed: &Change
     let items = Items::of(stock, changed.items.iter().filter(|item| item.before > 0))?;
     let new = Holds::of(stock, &changed.new_holds)?;
     let old = Holds::of(stock, &changed.old_holds)?;
-    let mut ledger = Vec::with_capacity(changed.items.len());
-    for item in &changed.items {
-        let entries = serde_json::to_string(&item.entries);
-        ledger.push(entries.map_err(|source| StoreError::unreadable_because("ledger entry", source))?);
-    }
+    let ledger = (!changed.entries.is_empty()).then(|| serde_json::to_string(&changed.entries)).transpose();
+    let ledger = ledger.map_err(|source| StoreError::unreadable_because("ledger entry", source))?;
     let save = sqlx::query(include_str!("save.sql"))
         .bind(partition)
         .bind(items.skus)
@@ -319,8 +359,8 @@ async fn save_batch(tx: &mut Tx, partition: i32, stock: &Stock, changed: &Change
         .bind(old.statuses)
         .bind(old.confirmed)
         .bind(old.returned)
-        .bind(changed.skus().map(Sku::as_str).collect::<Vec<_>>())
-        .bind(changed.items.iter().map(|item| item.before + 1).collect::<Vec<_>>())
+        .bind(changed.row.epoch)
+        .bind(changed.row.seq)
         .bind(ledger);
     tx.last(save).await?;
     Ok(())

@@ -235,7 +235,8 @@ pub async fn everything(pool: &PgPool, sku: &Sku) -> Vec<String> {
         "SELECT t::text FROM items AS t WHERE sku = $1",
         "SELECT t::text FROM products AS t WHERE sku = $1",
         "SELECT t::text FROM holds AS t WHERE sku = $1 ORDER BY order_id, line",
-        "SELECT t::text FROM ledger AS t WHERE sku = $1 ORDER BY first_version",
+        "SELECT e::text FROM ledger, json_array_elements(entries::json) WITH ORDINALITY AS x (e, n)
+          WHERE e->>'sku' = $1 ORDER BY epoch, seq, n",
         "SELECT t::text FROM changes AS t WHERE sku = $1 ORDER BY request_id",
     ] {
         let rows: Vec<String> = sqlx::query_scalar(query).bind(sku.as_str()).fetch_all(pool).await.unwrap();
@@ -246,18 +247,19 @@ pub async fn everything(pool: &PgPool, sku: &Sku) -> Vec<String> {
 
 /// The item as its ledger tells it.
 pub async fn folded_ledger(pool: &PgPool, sku: &Sku) -> Item {
-    let rows: Vec<(i64, String)> =
-        sqlx::query_as("SELECT first_version, entries FROM ledger WHERE sku = $1 ORDER BY first_version")
-            .bind(sku.as_str())
-            .fetch_all(pool)
-            .await
-            .unwrap();
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "SELECT (e->>'version')::bigint, e::text
+           FROM ledger, json_array_elements(entries::json) WITH ORDINALITY AS x (e, n)
+          WHERE e->>'sku' = $1 ORDER BY epoch, seq, n",
+    )
+    .bind(sku.as_str())
+    .fetch_all(pool)
+    .await
+    .unwrap();
     let mut item: Option<Item> = None;
-    for (first_version, entries) in rows {
-        assert_eq!(first_version, item.as_ref().map_or(0, |item| item.version) + 1);
-        for entry in serde_json::from_str::<Vec<Entry>>(&entries).unwrap() {
-            item = Some(Item::evolve(item, sku, &entry).unwrap());
-        }
+    for (version, entry) in rows {
+        assert_eq!(version, item.as_ref().map_or(0, |item| item.version) + 1);
+        item = Some(Item::evolve(item, sku, &serde_json::from_str::<Entry>(&entry).unwrap()).unwrap());
     }
     item.unwrap()
 }

@@ -56,16 +56,20 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     Damage(
         Stock,
         "ledger",
-        "DELETE FROM ledger WHERE sku = 'SKU' AND first_version =
-            (SELECT max(first_version) FROM ledger WHERE sku = 'SKU')",
+        "UPDATE ledger SET entries = (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]')::text
+           FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)
+          WHERE e->>'sku' <> 'SKU' OR e->>'version' <> (SELECT version::text FROM items WHERE sku = 'SKU'))
+         WHERE entries LIKE '%SKU%'",
         &["hold_is_in_ledger", "version_counts_entries"],
     ),
     // Entries have other numbers.
     Damage(
         Stock,
         "ledger",
-        "UPDATE ledger SET first_version = first_version + 1000 WHERE sku = 'SKU' AND first_version =
-            (SELECT max(first_version) FROM ledger WHERE sku = 'SKU')",
+        "UPDATE ledger SET entries = (SELECT jsonb_agg(CASE WHEN e->>'sku' = 'SKU'
+                AND e->>'version' = (SELECT version::text FROM items WHERE sku = 'SKU')
+                THEN jsonb_set(e, '{version}', '1000000') ELSE e END ORDER BY n)::text
+           FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)) WHERE entries LIKE '%SKU%'",
         &["ledger_adds_up"],
     ),
     // A hold is somebody else's.
