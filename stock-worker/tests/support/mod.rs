@@ -15,6 +15,7 @@ use schemas::{
     ChangeStock, ConfirmStock, DefineProduct, Envelope, Message, OrderSagaMessage, ProductData, ProductKind,
     ReleaseStock, ReserveStock, RestockStock, StockCommand, StockEvent, StockLevel, StockLevelMessage, Topic,
 };
+use serde::Deserialize;
 use sqlx::PgPool;
 use stock_domain::{Entry, Item};
 use stock_worker::Settings;
@@ -245,21 +246,29 @@ pub async fn everything(pool: &PgPool, sku: &Sku) -> Vec<String> {
     all
 }
 
+/// An entry, as the ledger has it.
+#[derive(Deserialize)]
+struct Stored {
+    sku: Sku,
+    version: i64,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
 /// The item as its ledger tells it.
 pub async fn folded_ledger(pool: &PgPool, sku: &Sku) -> Item {
-    let rows: Vec<(i64, String)> = sqlx::query_as(
-        "SELECT (e->>'version')::bigint, e::text
-           FROM ledger, json_array_elements(entries::json) WITH ORDINALITY AS x (e, n)
-          WHERE e->>'sku' = $1 ORDER BY epoch, seq, n",
-    )
-    .bind(sku.as_str())
-    .fetch_all(pool)
-    .await
-    .unwrap();
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT entries FROM ledger ORDER BY partition_id, epoch, seq")
+            .fetch_all(pool)
+            .await
+            .unwrap();
     let mut item: Option<Item> = None;
-    for (version, entry) in rows {
-        assert_eq!(version, item.as_ref().map_or(0, |item| item.version) + 1);
-        item = Some(Item::evolve(item, sku, &serde_json::from_str::<Entry>(&entry).unwrap()).unwrap());
+    for row in rows {
+        let entries: Vec<Stored> = serde_json::from_str(&row).unwrap();
+        for Stored { version, entry, .. } in entries.into_iter().filter(|stored| stored.sku == *sku) {
+            assert_eq!(version, item.as_ref().map_or(0, |item| item.version) + 1);
+            item = Some(Item::evolve(item, sku, &entry).unwrap());
+        }
     }
     item.unwrap()
 }
