@@ -17,6 +17,8 @@ mod store;
 pub mod trail;
 mod violation;
 
+use money::Movements;
+use stock::Ledgers;
 use store::{Hold, Item, Order, Product};
 
 pub use violation::{Place, Violation};
@@ -132,10 +134,12 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     let mut report = Report::default();
     let mut api = messaging::snapshot(&databases.api).await?;
     report.positions.extend(messaging::positions(&mut api).await?);
-    let orders = store::orders(&mut api).await?;
-    for order in orders.values() {
-        check_order(&mut report, order);
-    }
+    let mut orders = HashMap::new();
+    store::orders(&mut api, |order| {
+        check_order(&mut report, &order);
+        orders.insert(order.id, order);
+    })
+    .await?;
     for id in store::acknowledged(&mut api).await? {
         if !orders.contains_key(&id) {
             let detail = format!("order {id} is acknowledged and not projected");
@@ -149,22 +153,24 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
         let mut connection = messaging::snapshot(pool).await?;
         report.positions.extend(messaging::positions(&mut connection).await?);
         let (holds, items) = (store::holds(&mut connection).await?, store::items(&mut connection).await?);
-        stock::check(&mut report, &items, &holds, &store::ledger(&mut connection).await?);
+        let mut ledgers = Ledgers::default();
+        store::ledger(&mut connection, |row| ledgers.recount(&mut report, row)).await?;
+        stock::check(&mut report, &items, &holds, ledgers);
         all_holds.extend(holds);
         all_items.extend(items);
     }
     check_holds(&mut report, &orders, &all_holds);
     check_products(&mut report, &products, &all_items);
-    let (mut all_charges, mut all_movements, mut book) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut all_charges, mut movements, mut book) = (Vec::new(), Movements::default(), Vec::new());
     for pool in &databases.payment {
         let mut connection = messaging::snapshot(pool).await?;
         report.positions.extend(messaging::positions(&mut connection).await?);
         all_charges.extend(store::charges(&mut connection).await?);
-        all_movements.extend(store::movements(&mut connection).await?);
+        store::movements(&mut connection, |row| movements.count(&mut report, row)).await?;
         // The provider's book is one, whatever database a charge is in.
         book.extend(store::book(&mut connection).await?);
     }
-    money::check(&mut report, &all_charges, &all_movements, &book);
+    money::check(&mut report, &all_charges, movements, &book);
     money::check_orders(&mut report, &orders, &all_charges);
     report.settled_by_hand.sort_unstable();
     Ok(report)

@@ -69,9 +69,17 @@ fn fits(moved: Moved, charge: &Charge, states: &[(bool, bool)]) -> bool {
         && moved.refunds <= 1
 }
 
+/// What the worker noted as moved, by order.
+#[derive(Debug, Default)]
+pub(crate) struct Movements {
+    moved: BTreeMap<Uuid, Moved>,
+    /// The provider's references, and whose they are.
+    references: HashMap<(Kind, String), Uuid>,
+}
+
 /// Compares the charges with the worker's own movements and with the provider's book.
-pub(crate) fn check(report: &mut Report, charges: &[Charge], rows: &[MovementRow], book: &[Booked]) {
-    let mut moved = movements(report, rows);
+pub(crate) fn check(report: &mut Report, charges: &[Charge], movements: Movements, book: &[Booked]) {
+    let mut moved = movements.moved;
     let mut booked = booked(report, book);
     for charge in charges {
         let order = charge.order_id;
@@ -99,10 +107,9 @@ pub(crate) fn check(report: &mut Report, charges: &[Charge], rows: &[MovementRow
     }
 }
 
-fn movements(report: &mut Report, rows: &[MovementRow]) -> BTreeMap<Uuid, Moved> {
-    let mut moved: BTreeMap<Uuid, Moved> = BTreeMap::new();
-    let mut references: HashMap<(Kind, String), Uuid> = HashMap::new();
-    for row in rows {
+impl Movements {
+    /// Counts what a transaction moved.
+    pub(crate) fn count(&mut self, report: &mut Report, row: &MovementRow) {
         let entries: Vec<Movement> = match serde_json::from_str(&row.entries) {
             Ok(entries) => entries,
             Err(error) => {
@@ -111,24 +118,22 @@ fn movements(report: &mut Report, rows: &[MovementRow]) -> BTreeMap<Uuid, Moved>
                     row.partition_id, row.epoch, row.seq
                 );
                 report.wrong(Violation::new("charge_is_its_movements", detail));
-                continue;
+                return;
             }
         };
         for Movement { order_id, kind, amount, reference } in entries {
-            let of = moved.entry(order_id).or_default();
+            let of = self.moved.entry(order_id).or_default();
             match kind {
                 Kind::Charged => (of.charged, of.charges) = (of.charged + amount.amount, of.charges + 1),
                 Kind::Refunded => (of.refunded, of.refunds) = (of.refunded + amount.amount, of.refunds + 1),
             }
-            if let Some(other) =
-                references.insert((kind, reference.clone()), order_id).filter(|other| *other != order_id)
-            {
+            let known = self.references.insert((kind, reference.clone()), order_id);
+            if let Some(other) = known.filter(|other| *other != order_id) {
                 let detail = format!("{kind:?} {reference} is of order {other} and of order {order_id}");
                 report.wrong(Violation::new("charge_of_one_order", detail).of_order(order_id));
             }
         }
     }
-    moved
 }
 
 fn booked(report: &mut Report, book: &[Booked]) -> BTreeMap<Uuid, Moved> {

@@ -170,12 +170,13 @@ const fn whose(fact: &Fact) -> Option<Uuid> {
     }
 }
 
-/// Counts the ledgers of one database again, and compares its items and holds with them.
-pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], rows: &[LedgerRow]) {
-    let mut ledgers: BTreeMap<String, Ledger> = BTreeMap::new();
-    for row in rows {
-        recount(report, &mut ledgers, row);
-    }
+/// What the ledger of one database leads to, by sku.
+#[derive(Debug, Default)]
+pub(crate) struct Ledgers(BTreeMap<String, Ledger>);
+
+/// Compares the items and holds of one database with its ledger.
+pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], ledgers: Ledgers) {
+    let Ledgers(mut ledgers) = ledgers;
     for item in items {
         check_item(report, item, ledgers.get(item.sku.as_str()));
     }
@@ -206,36 +207,38 @@ pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], rows: &
     }
 }
 
-/// Counts a batch's entries.
-fn recount(report: &mut Report, ledgers: &mut BTreeMap<String, Ledger>, row: &LedgerRow) {
-    let entries: Vec<Entry<'_>> = match serde_json::from_str(&row.entries) {
-        Ok(entries) => entries,
-        Err(error) => {
-            let detail = format!("ledger row {} of epoch {} can't be read: {error}", row.seq, row.epoch);
-            report.wrong(Violation::new("ledger_adds_up", detail));
-            return;
-        }
-    };
-    for Entry { sku, version, offset, fact } in &entries {
-        let ledger = match ledgers.get_mut(sku.as_ref()) {
-            Some(ledger) => ledger,
-            None => ledgers.entry(sku.clone().into_owned()).or_default(),
+impl Ledgers {
+    /// Counts a batch's entries again.
+    pub(crate) fn recount(&mut self, report: &mut Report, row: &LedgerRow) {
+        let entries: Vec<Entry<'_>> = match serde_json::from_str(&row.entries) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let detail = format!("ledger row {} of epoch {} can't be read: {error}", row.seq, row.epoch);
+                report.wrong(Violation::new("ledger_adds_up", detail));
+                return;
+            }
         };
-        if *version != ledger.version + 1 {
-            let detail =
-                format!("{sku}: ledger entry {} is to come and {version} is there", ledger.version + 1);
-            report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku.as_ref()));
+        for Entry { sku, version, offset, fact } in &entries {
+            let ledger = match self.0.get_mut(sku.as_ref()) {
+                Some(ledger) => ledger,
+                None => self.0.entry(sku.clone().into_owned()).or_default(),
+            };
+            if *version != ledger.version + 1 {
+                let detail =
+                    format!("{sku}: ledger entry {} is to come and {version} is there", ledger.version + 1);
+                report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku.as_ref()));
+            }
+            let Some(unfit) = ledger.entry(fact) else { continue };
+            let record =
+                Place { topic: Topic::StockCommands.name(), partition: row.partition_id, offset: *offset };
+            let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
+            let mut found = Violation::new("ledger_adds_up", "").of_sku(sku.as_ref()).at(record);
+            if let Some(order) = whose(fact) {
+                detail = format!("order {order}, {detail}");
+                found = found.of_order(order);
+            }
+            report.wrong(Violation { detail, ..found });
         }
-        let Some(unfit) = ledger.entry(fact) else { continue };
-        let record =
-            Place { topic: Topic::StockCommands.name(), partition: row.partition_id, offset: *offset };
-        let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
-        let mut found = Violation::new("ledger_adds_up", "").of_sku(sku.as_ref()).at(record);
-        if let Some(order) = whose(fact) {
-            detail = format!("order {order}, {detail}");
-            found = found.of_order(order);
-        }
-        report.wrong(Violation { detail, ..found });
     }
 }
 

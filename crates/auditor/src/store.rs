@@ -1,7 +1,6 @@
 //! What is read from the databases.
 
-use std::collections::HashMap;
-
+use futures::TryStreamExt;
 use schemas::OrderState;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
@@ -95,20 +94,23 @@ pub(crate) struct Booked {
     pub(crate) refunded: i64,
 }
 
-pub(crate) async fn orders(connection: &mut PgConnection) -> Result<HashMap<Uuid, Order>, sqlx::Error> {
-    let rows = sqlx::query("SELECT order_id, customer_id, version, state, is_final, document FROM orders")
-        .fetch_all(connection)
-        .await?;
-    let mut orders = HashMap::with_capacity(rows.len());
-    for row in rows {
+/// Each order, one after the other: documents of all of them at once would be too much to hold.
+pub(crate) async fn orders(
+    connection: &mut PgConnection,
+    mut each: impl FnMut(Order),
+) -> Result<(), sqlx::Error> {
+    let mut rows =
+        sqlx::query("SELECT order_id, customer_id, version, state, is_final, document FROM orders")
+            .fetch(connection);
+    while let Some(row) = rows.try_next().await? {
         let id: Uuid = row.try_get("order_id")?;
         let document: Value = serde_json::from_str(row.try_get("document")?)
             .map_err(|error| sqlx::Error::Decode(error.into()))?;
         let order = order(id, &row, &document)
             .ok_or_else(|| sqlx::Error::Decode(format!("order {id} can't be read: {document}").into()))?;
-        orders.insert(id, order);
+        each(order);
     }
-    Ok(orders)
+    Ok(())
 }
 
 fn order(id: Uuid, row: &PgRow, document: &Value) -> Option<Order> {
@@ -168,10 +170,19 @@ pub(crate) async fn holds(connection: &mut PgConnection) -> Result<Vec<Hold>, sq
     .await
 }
 
-pub(crate) async fn ledger(connection: &mut PgConnection) -> Result<Vec<LedgerRow>, sqlx::Error> {
-    sqlx::query_as("SELECT partition_id, epoch, seq, entries FROM ledger ORDER BY partition_id, epoch, seq")
-        .fetch_all(connection)
-        .await
+/// Each row of the ledger, in the order in which it was written.
+pub(crate) async fn ledger(
+    connection: &mut PgConnection,
+    mut each: impl FnMut(&LedgerRow),
+) -> Result<(), sqlx::Error> {
+    let mut rows = sqlx::query_as(
+        "SELECT partition_id, epoch, seq, entries FROM ledger ORDER BY partition_id, epoch, seq",
+    )
+    .fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        each(&row);
+    }
+    Ok(())
 }
 
 pub(crate) async fn products(connection: &mut PgConnection) -> Result<Vec<Product>, sqlx::Error> {
@@ -187,10 +198,17 @@ pub(crate) async fn charges(connection: &mut PgConnection) -> Result<Vec<Charge>
     .await
 }
 
-pub(crate) async fn movements(connection: &mut PgConnection) -> Result<Vec<MovementRow>, sqlx::Error> {
-    sqlx::query_as("SELECT partition_id, epoch, seq, entries FROM money_movements")
-        .fetch_all(connection)
-        .await
+/// Each row of the movements of money.
+pub(crate) async fn movements(
+    connection: &mut PgConnection,
+    mut each: impl FnMut(&MovementRow),
+) -> Result<(), sqlx::Error> {
+    let mut rows =
+        sqlx::query_as("SELECT partition_id, epoch, seq, entries FROM money_movements").fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        each(&row);
+    }
+    Ok(())
 }
 
 /// Charges that took money.

@@ -42,13 +42,12 @@ pub async fn shown(databases: &Databases) -> Result<Shown, sqlx::Error> {
     let group = crate::api_group(&positions, PROJECTION);
     let of_projection = positions.into_iter().filter(|position| position.group == group);
     let next = of_projection.map(|position| (position.partition, position.next.0)).collect();
-    let orders = store::orders(&mut api).await?.into_values();
-    Ok(Shown {
-        next,
-        orders: orders.map(|order| (order.id, (order.version, order.state))).collect(),
-        accepted: store::acknowledged(&mut api).await?,
-        group,
+    let mut orders = HashMap::new();
+    store::orders(&mut api, |order| {
+        orders.insert(order.id, (order.version, order.state));
     })
+    .await?;
+    Ok(Shown { next, orders, accepted: store::acknowledged(&mut api).await?, group })
 }
 
 /// What was found.
