@@ -10,18 +10,16 @@ mod support;
 
 use std::collections::HashMap;
 
-use domain_types::{MessageId, RequestId, Timestamp};
+use domain_types::MessageId;
 use messaging::Output;
 use schemas::{
     Envelope, OrderSagaMessage, ProductData, ReserveRefusal, StockChangeCode, StockCommand, StockEvent, Topic,
 };
-use stock_domain::{Entry, Fact};
 use support::{
     DEADLINE, by_type, change, confirm, counts, everything, folded_ledger, fresh_customer, fresh_orders,
     fresh_sku, output, product, release, reserve, restock, world,
 };
 use testkit::eventually;
-use uuid::Uuid;
 
 #[tokio::test]
 async fn of_a_thousand_reserves_of_a_hundred_units_the_first_hundred_hold_them() {
@@ -221,43 +219,4 @@ async fn what_was_changed_behind_the_owner_s_back_is_never_written_over() {
     let replies = world.replies(&orders, 1).await;
     assert!(matches!(replies[0].message, OrderSagaMessage::StockReserved(_)), "{replies:?}");
     assert_eq!(counts(&pool, &sku).await, [10, 5, 14, 1, 0, 15, 3]);
-}
-
-#[tokio::test]
-async fn a_ledger_that_was_kept_by_sku_tells_the_same_by_batch() {
-    let url = testkit::database_in(testkit::infra().await, "stock").await;
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    sqlx::raw_sql(include_str!("../migrations/0001_stock.sql")).execute(&pool).await.unwrap();
-    let entry = |number, fact| Entry {
-        at: Timestamp::from_millis(number),
-        offset: number,
-        cause: MessageId(Uuid::new_v4()),
-        fact,
-    };
-    let request_id = RequestId(Uuid::new_v4());
-    // What jsonb would refuse.
-    let product = Box::new(ProductData { name: "Sh\0e, \"red\"".into(), ..product() });
-    let defined = entry(1, Fact::ProductDefined { request_id, product: product.clone(), initial: Some(5) });
-    let more = |number| entry(number, Fact::StockChanged { request_id, quantity: 3, reason: "more".into() });
-    let (one, other) = (fresh_sku(), fresh_sku());
-    let rows = [
-        (&one, 1, vec![defined.clone()]),
-        (&one, 2, vec![more(2), more(3)]),
-        (&other, 1, vec![defined]),
-        (&one, 4, vec![more(4)]),
-    ];
-    for (sku, first_version, entries) in rows {
-        sqlx::query("INSERT INTO ledger (partition_id, sku, first_version, entries) VALUES (0, $1, $2, $3)")
-            .bind(sku.as_str())
-            .bind(first_version)
-            .bind(serde_json::to_string(&entries).unwrap())
-            .execute(&pool)
-            .await
-            .unwrap();
-    }
-    sqlx::raw_sql(include_str!("../migrations/0002_ledger_by_batch.sql")).execute(&pool).await.unwrap();
-    let item = folded_ledger(&pool, &one).await;
-    assert_eq!((item.version, item.available), (4, 14));
-    assert_eq!(item.product.as_ref(), product.as_ref());
-    assert_eq!(folded_ledger(&pool, &other).await.version, 1);
 }

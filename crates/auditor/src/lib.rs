@@ -153,8 +153,8 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
         let mut connection = messaging::snapshot(pool).await?;
         report.positions.extend(messaging::positions(&mut connection).await?);
         let (holds, items) = (store::holds(&mut connection).await?, store::items(&mut connection).await?);
-        let mut ledgers = Ledgers::default();
-        store::ledger(&mut connection, |row| ledgers.recount(&mut report, row)).await?;
+        let mut ledgers = Ledgers::new(store::ledger_by_sku(&mut connection).await?);
+        store::ledger_batches(&mut connection, |row| ledgers.batch(&mut report, row)).await?;
         stock::check(&mut report, &items, &holds, ledgers);
         all_holds.extend(holds);
         all_items.extend(items);

@@ -8,19 +8,26 @@ use schemas::Topic;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::store::{Hold, Item, LedgerRow};
+use crate::store::{Hold, Item, LedgerBatch, LedgerOfSku};
 use crate::{Place, Report, Violation};
 
 /// An order's line.
 type Line = (Uuid, i64);
 
-/// An entry of the ledger, as far as it counts units.
+/// An entry of a batch's row of the ledger, as far as it counts units.
 #[derive(Debug, Deserialize)]
 struct Entry<'a> {
     #[serde(borrow)]
     sku: Cow<'a, str>,
     /// That it made.
     version: i64,
+    offset: i64,
+    fact: Fact,
+}
+
+/// An entry, wherever it was kept.
+#[derive(Debug, Deserialize)]
+struct Change {
     /// Of the command behind it.
     offset: i64,
     fact: Fact,
@@ -170,13 +177,18 @@ const fn whose(fact: &Fact) -> Option<Uuid> {
     }
 }
 
-/// What the ledger of one database leads to, by sku.
+/// The ledger of one database, counted again.
 #[derive(Debug, Default)]
-pub(crate) struct Ledgers(BTreeMap<String, Ledger>);
+pub(crate) struct Ledgers {
+    /// What it leads to, by sku.
+    counted: BTreeMap<String, Ledger>,
+    /// Rows of builds that kept it by sku, which are still to be counted: by sku and first version.
+    by_sku: BTreeMap<(String, i64), LedgerOfSku>,
+}
 
 /// Compares the items and holds of one database with its ledger.
 pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], ledgers: Ledgers) {
-    let Ledgers(mut ledgers) = ledgers;
+    let mut ledgers = ledgers.finish(report);
     for item in items {
         check_item(report, item, ledgers.get(item.sku.as_str()));
     }
@@ -208,8 +220,14 @@ pub(crate) fn check(report: &mut Report, items: &[Item], holds: &[Hold], ledgers
 }
 
 impl Ledgers {
-    /// Counts a batch's entries again.
-    pub(crate) fn recount(&mut self, report: &mut Report, row: &LedgerRow) {
+    /// With the rows of builds that kept it by sku.
+    pub(crate) fn new(by_sku: Vec<LedgerOfSku>) -> Self {
+        let key = |row: LedgerOfSku| ((row.sku.clone(), row.first_version), row);
+        Self { counted: BTreeMap::new(), by_sku: by_sku.into_iter().map(key).collect() }
+    }
+
+    /// Counts the next batch's entries.
+    pub(crate) fn batch(&mut self, report: &mut Report, row: &LedgerBatch) {
         let entries: Vec<Entry<'_>> = match serde_json::from_str(&row.entries) {
             Ok(entries) => entries,
             Err(error) => {
@@ -218,27 +236,66 @@ impl Ledgers {
                 return;
             }
         };
-        for Entry { sku, version, offset, fact } in &entries {
-            let ledger = match self.0.get_mut(sku.as_ref()) {
-                Some(ledger) => ledger,
-                None => self.0.entry(sku.clone().into_owned()).or_default(),
-            };
-            if *version != ledger.version + 1 {
-                let detail =
-                    format!("{sku}: ledger entry {} is to come and {version} is there", ledger.version + 1);
-                report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku.as_ref()));
+        for Entry { sku, version, offset, fact } in entries {
+            while let Some(earlier) = self.next_of(&sku, version) {
+                self.of_sku(report, &earlier);
             }
-            let Some(unfit) = ledger.entry(fact) else { continue };
-            let record =
-                Place { topic: Topic::StockCommands.name(), partition: row.partition_id, offset: *offset };
-            let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
-            let mut found = Violation::new("ledger_adds_up", "").of_sku(sku.as_ref()).at(record);
-            if let Some(order) = whose(fact) {
-                detail = format!("order {order}, {detail}");
-                found = found.of_order(order);
-            }
-            report.wrong(Violation { detail, ..found });
+            self.change(report, row.partition_id, &sku, version, &Change { offset, fact });
         }
+    }
+
+    /// The row by sku that comes next, if it comes before that version.
+    fn next_of(&mut self, sku: &str, version: i64) -> Option<LedgerOfSku> {
+        if self.by_sku.is_empty() {
+            return None;
+        }
+        let next = self.counted.get(sku).map_or(0, |ledger| ledger.version) + 1;
+        if next < version { self.by_sku.remove(&(sku.to_owned(), next)) } else { None }
+    }
+
+    fn of_sku(&mut self, report: &mut Report, row: &LedgerOfSku) {
+        let LedgerOfSku { partition_id, sku, first_version, entries } = row;
+        match serde_json::from_str::<Vec<Change>>(entries) {
+            Ok(changes) => {
+                for (version, change) in (*first_version..).zip(&changes) {
+                    self.change(report, *partition_id, sku, version, change);
+                }
+            }
+            Err(error) => {
+                let detail = format!("{sku}: the ledger row of entry {first_version} can't be read: {error}");
+                report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
+            }
+        }
+    }
+
+    fn change(&mut self, report: &mut Report, partition: i32, sku: &str, version: i64, change: &Change) {
+        let ledger = match self.counted.get_mut(sku) {
+            Some(ledger) => ledger,
+            None => self.counted.entry(sku.to_owned()).or_default(),
+        };
+        if version != ledger.version + 1 {
+            let detail =
+                format!("{sku}: ledger entry {} is to come and {version} is there", ledger.version + 1);
+            report.wrong(Violation::new("ledger_adds_up", detail).of_sku(sku));
+        }
+        let Change { offset, fact } = change;
+        let Some(unfit) = ledger.entry(fact) else { return };
+        let record = Place { topic: Topic::StockCommands.name(), partition, offset: *offset };
+        let mut detail = format!("{sku}: ledger entry {}, {fact:?} ({record}): {unfit}", ledger.version);
+        let mut found = Violation::new("ledger_adds_up", "").of_sku(sku).at(record);
+        if let Some(order) = whose(fact) {
+            detail = format!("order {order}, {detail}");
+            found = found.of_order(order);
+        }
+        report.wrong(Violation { detail, ..found });
+    }
+
+    /// What all of it leads to.
+    fn finish(mut self, report: &mut Report) -> BTreeMap<String, Ledger> {
+        while let Some((_, row)) = self.by_sku.pop_first() {
+            self.of_sku(report, &row);
+        }
+        self.counted
     }
 }
 
@@ -279,5 +336,50 @@ fn check_sums(report: &mut Report, items: &[Item], holds: &[Hold]) {
             let detail = format!("{item:?}, holds: {held} held, {sold} sold");
             report.wrong(Violation::new("item_is_sum_of_holds", detail).of_sku(&item.sku));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(sku: &str, versions: std::ops::RangeInclusive<i64>) -> Vec<String> {
+        let entry = |version| {
+            let fact = if version == 1 {
+                r#"{"type":"product_defined","initial":0}"#
+            } else {
+                r#"{"type":"stock_changed","quantity":1}"#
+            };
+            format!(r#"{{"sku":"{sku}","version":{version},"offset":{version},"fact":{fact}}}"#)
+        };
+        versions.map(entry).collect()
+    }
+
+    fn batch(seq: i64, entries: &[Vec<String>]) -> LedgerBatch {
+        LedgerBatch { partition_id: 0, epoch: 1, seq, entries: format!("[{}]", entries.concat().join(",")) }
+    }
+
+    fn of_sku(sku: &str, versions: std::ops::RangeInclusive<i64>) -> LedgerOfSku {
+        let first_version = *versions.start();
+        let entries = format!("[{}]", changed(sku, versions).join(","));
+        LedgerOfSku { partition_id: 0, sku: sku.to_owned(), first_version, entries }
+    }
+
+    #[test]
+    fn a_ledger_by_sku_by_batch_and_by_sku_again_is_one() {
+        let rows = || vec![of_sku("A", 1..=2), of_sku("A", 3..=3), of_sku("B", 1..=1), of_sku("A", 6..=7)];
+        let batches =
+            [batch(0, &[changed("A", 4..=4), changed("B", 2..=3)]), batch(1, &[changed("A", 5..=5)])];
+        let counted = |rows: Vec<LedgerOfSku>, batches: &[LedgerBatch]| {
+            let (mut report, mut ledgers) = (Report::default(), Ledgers::new(rows));
+            batches.iter().for_each(|row| ledgers.batch(&mut report, row));
+            let counted = ledgers.finish(&mut report);
+            let available = counted.values().map(|ledger| ledger.counted.available).collect::<Vec<_>>();
+            (available, report.violations.len())
+        };
+        assert_eq!(counted(rows(), &batches), (vec![6, 2], 0));
+        let missing = rows().into_iter().filter(|row| row.first_version != 3).collect();
+        assert_ne!(counted(missing, &batches).1, 0, "a row by sku is missing");
+        assert_ne!(counted(rows(), &batches[..1]).1, 0, "a batch is missing");
     }
 }

@@ -49,9 +49,19 @@ pub(crate) struct Item {
     pub(crate) granted: i64,
 }
 
+/// Entries of one sku in the ledger, as builds before 0002 of the stock worker's migrations keep them.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct LedgerOfSku {
+    pub(crate) partition_id: i32,
+    pub(crate) sku: String,
+    /// Of the first entry.
+    pub(crate) first_version: i64,
+    pub(crate) entries: String,
+}
+
 /// A batch's entries in the ledger.
 #[derive(Debug, sqlx::FromRow)]
-pub(crate) struct LedgerRow {
+pub(crate) struct LedgerBatch {
     pub(crate) partition_id: i32,
     pub(crate) epoch: i64,
     pub(crate) seq: i64,
@@ -170,13 +180,17 @@ pub(crate) async fn holds(connection: &mut PgConnection) -> Result<Vec<Hold>, sq
     .await
 }
 
-/// Each row of the ledger, in the order in which it was written.
-pub(crate) async fn ledger(
+pub(crate) async fn ledger_by_sku(connection: &mut PgConnection) -> Result<Vec<LedgerOfSku>, sqlx::Error> {
+    sqlx::query_as("SELECT partition_id, sku, first_version, entries FROM ledger").fetch_all(connection).await
+}
+
+/// Each batch of the ledger, in the order in which they were written.
+pub(crate) async fn ledger_batches(
     connection: &mut PgConnection,
-    mut each: impl FnMut(&LedgerRow),
+    mut each: impl FnMut(&LedgerBatch),
 ) -> Result<(), sqlx::Error> {
     let mut rows = sqlx::query_as(
-        "SELECT partition_id, epoch, seq, entries FROM ledger ORDER BY partition_id, epoch, seq",
+        "SELECT partition_id, epoch, seq, entries FROM ledger_batches ORDER BY partition_id, epoch, seq",
     )
     .fetch(connection);
     while let Some(row) = rows.try_next().await? {

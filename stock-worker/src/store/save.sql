@@ -30,7 +30,7 @@ WITH item AS (
      WHERE h.ctid = found.row_id
     RETURNING 1
 ), entries AS (
-    INSERT INTO ledger (partition_id, epoch, seq, entries)
+    INSERT INTO ledger_batches (partition_id, epoch, seq, entries)
     SELECT $1, $28::bigint, $29::bigint, $30::text WHERE $30 IS NOT NULL
 )
 SELECT messaging_require(

@@ -236,7 +236,7 @@ pub async fn everything(pool: &PgPool, sku: &Sku) -> Vec<String> {
         "SELECT t::text FROM items AS t WHERE sku = $1",
         "SELECT t::text FROM products AS t WHERE sku = $1",
         "SELECT t::text FROM holds AS t WHERE sku = $1 ORDER BY order_id, line",
-        "SELECT e::text FROM ledger, json_array_elements(entries::json) WITH ORDINALITY AS x (e, n)
+        "SELECT e::text FROM ledger_batches, json_array_elements(entries::json) WITH ORDINALITY AS x (e, n)
           WHERE e->>'sku' = $1 ORDER BY epoch, seq, n",
         "SELECT t::text FROM changes AS t WHERE sku = $1 ORDER BY request_id",
     ] {
@@ -258,7 +258,7 @@ struct Stored {
 /// The item as its ledger tells it.
 pub async fn folded_ledger(pool: &PgPool, sku: &Sku) -> Item {
     let rows: Vec<String> =
-        sqlx::query_scalar("SELECT entries FROM ledger ORDER BY partition_id, epoch, seq")
+        sqlx::query_scalar("SELECT entries FROM ledger_batches ORDER BY partition_id, epoch, seq")
             .fetch_all(pool)
             .await
             .unwrap();

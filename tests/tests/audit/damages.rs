@@ -37,8 +37,8 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     // An entry held more than was sold: no longer right there, whatever comes later.
     Damage(
         Stock,
-        "ledger",
-        "UPDATE ledger SET entries = (SELECT jsonb_agg(CASE WHEN e->'fact'->>'order_id' = 'PAID'
+        "ledger_batches",
+        "UPDATE ledger_batches SET entries = (SELECT jsonb_agg(CASE WHEN e->'fact'->>'order_id' = 'PAID'
                 AND e->'fact'->>'type' = 'reserved' THEN jsonb_set(e, '{fact,units}', '2') ELSE e END ORDER BY n)::text
            FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)) WHERE entries LIKE '%PAID%'",
         &["item_is_its_ledger", "ledger_adds_up"],
@@ -46,8 +46,8 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     // More was held than there was, and given back before anybody looked.
     Damage(
         Stock,
-        "ledger",
-        "UPDATE ledger SET entries = (SELECT jsonb_agg(CASE WHEN e->'fact'->>'order_id' = 'CANCELLED'
+        "ledger_batches",
+        "UPDATE ledger_batches SET entries = (SELECT jsonb_agg(CASE WHEN e->'fact'->>'order_id' = 'CANCELLED'
                 THEN jsonb_set(e, '{fact,units}', '1000') ELSE e END ORDER BY n)::text
            FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)) WHERE entries LIKE '%CANCELLED%'",
         &["hold_is_in_ledger", "ledger_adds_up"],
@@ -55,8 +55,8 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     // The end of a ledger is lost.
     Damage(
         Stock,
-        "ledger",
-        "UPDATE ledger SET entries = (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]')::text
+        "ledger_batches",
+        "UPDATE ledger_batches SET entries = (SELECT coalesce(jsonb_agg(e ORDER BY n), '[]')::text
            FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)
           WHERE e->>'sku' <> 'SKU' OR e->>'version' <> (SELECT version::text FROM items WHERE sku = 'SKU'))
          WHERE entries LIKE '%SKU%'",
@@ -65,8 +65,8 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     // Entries have other numbers.
     Damage(
         Stock,
-        "ledger",
-        "UPDATE ledger SET entries = (SELECT jsonb_agg(CASE WHEN e->>'sku' = 'SKU'
+        "ledger_batches",
+        "UPDATE ledger_batches SET entries = (SELECT jsonb_agg(CASE WHEN e->>'sku' = 'SKU'
                 AND e->>'version' = (SELECT version::text FROM items WHERE sku = 'SKU')
                 THEN jsonb_set(e, '{version}', '1000000') ELSE e END ORDER BY n)::text
            FROM jsonb_array_elements(entries::jsonb) WITH ORDINALITY AS x (e, n)) WHERE entries LIKE '%SKU%'",
