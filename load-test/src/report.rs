@@ -98,6 +98,9 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
 impl Report {
     async fn scenarios(&mut self, endpoints: &Endpoints, sizes: &Sizes) -> anyhow::Result<()> {
         let is_right = |outcome: &sagas::Outcome| outcome.wrong == 0;
+        // A young JVM costs twice as much a record. What is wrong here is found by the audits that follow.
+        eprintln!("Warming up ...");
+        sagas::closed(endpoints, &sizes.warm_up).await?;
         let uniform = sagas::closed(endpoints, &sizes.uniform);
         let uniform = self.section(endpoints, "Complete sagas, uniform", uniform, is_right).await;
         let hot = sagas::closed(endpoints, &sizes.hot);

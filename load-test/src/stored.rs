@@ -25,7 +25,7 @@ const AT_ONCE: usize = 100_000;
 /// `load-test stored`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Orders to store: complete sagas, as many of each of 10,000 customers. An order takes 15 KB of disk.
+    /// Orders to store: complete sagas, as many of each of 10,000 customers. An order takes 7 KB of disk.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) orders: usize,
     /// Rounds of measuring before, and after.

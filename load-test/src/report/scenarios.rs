@@ -6,6 +6,8 @@ use crate::{bare, locks, rivals, sagas, steps};
 /// Sizes of all scenarios.
 pub(super) struct Sizes {
     pub(super) bare: bare::Options,
+    /// Before anything is measured.
+    pub(super) warm_up: sagas::Closed,
     pub(super) uniform: sagas::Closed,
     pub(super) hot: sagas::Closed,
     pub(super) idle: sagas::Idle,
@@ -41,6 +43,7 @@ impl Sizes {
                 connections: 64,
                 singles: if is_short { 500 } else { 2_000 },
             },
+            warm_up: sagas::Closed::of(if is_short { 20_000 } else { 60_000 }, 1_000),
             uniform: closed(1_000),
             hot: closed(1),
             idle: sagas::Idle { orders: if is_short { 150 } else { 1_000 }, pause_ms: 50 },
