@@ -69,8 +69,8 @@ enum LevelCheck {
 pub struct StockHandler {
     partition: i32,
     epoch: i64,
-    /// The next row of the ledger.
-    ledger: LedgerRow,
+    /// The next ledger row of this ownership.
+    ledger_seq: i64,
     /// Whether the transaction in hand writes it.
     ledger_grows: bool,
     /// Items of former batches, as they are in the database; the rest is a batch's.
@@ -115,7 +115,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
             needs.add(received.input.order_id, &received.input.message);
         }
         tx.load(self.partition, &needs, &mut self.stock).await?;
-        let mut changed = Changed::new(self.ledger);
+        let mut changed = Changed::new(LedgerRow { epoch: self.epoch, seq: self.ledger_seq });
         for received in batch {
             let decision = self.decide(received, &mut changed).map_err(|error| {
                 if error.is_bad_input() { HandlerError::permanent(error) } else { HandlerError::bug(error) }
@@ -151,7 +151,7 @@ impl<S: StockStore> Handler<S> for StockHandler {
     }
 
     fn committed(&mut self) {
-        self.ledger.seq += i64::from(std::mem::take(&mut self.ledger_grows));
+        self.ledger_seq += i64::from(std::mem::take(&mut self.ledger_grows));
         self.republishing.clear();
         if let Some(check) = self.checking.take() {
             self.check = check;
@@ -187,7 +187,7 @@ impl StockHandler {
         Self {
             partition,
             epoch,
-            ledger: LedgerRow { epoch, seq: 0 },
+            ledger_seq: 0,
             ledger_grows: false,
             stock: Stock::default(),
             watch: watch.clone(),

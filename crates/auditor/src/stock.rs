@@ -178,7 +178,7 @@ const fn whose(fact: &Fact) -> Option<Uuid> {
 }
 
 /// The ledger of one database, counted again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ledgers {
     /// What it leads to, by sku.
     counted: BTreeMap<String, Ledger>,

@@ -13,7 +13,7 @@ use super::StoreError;
 use super::codes::{StoredStatus, change_code, status};
 
 /// The key of a batch's row in the ledger: rows are in the order of commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub struct LedgerRow {
     /// The ownership that writes it.
     pub epoch: i64,
@@ -53,8 +53,6 @@ pub struct ChangedItem {
     /// Its version before the batch; 0: it is new.
     pub before: i64,
     product_changed: bool,
-    /// Its version now.
-    version: i64,
 }
 
 impl Changed {
@@ -74,18 +72,15 @@ impl Changed {
     /// Notes a decision that is about to be applied to `stock`.
     pub(crate) fn note(&mut self, stock: &Stock, decision: &Decision) {
         if let Some((sku, entry)) = &decision.entry {
+            let before = stock.item(sku).map_or(0, |item| item.version);
             let index = *self.item_index.entry(sku.clone()).or_insert_with(|| {
-                let before = stock.item(sku).map_or(0, |item| item.version);
-                let sku = sku.clone();
-                self.items.push(ChangedItem { sku, before, product_changed: false, version: before });
+                self.items.push(ChangedItem { sku: sku.clone(), before, product_changed: false });
                 self.items.len() - 1
             });
             if let Some(item) = self.items.get_mut(index) {
                 item.product_changed |= matches!(entry.fact, Fact::ProductDefined { .. });
-                item.version += 1;
-                let (sku, version) = (sku.clone(), item.version);
-                self.entries.push(LedgerEntry { sku, version, entry: entry.clone() });
             }
+            self.entries.push(LedgerEntry { sku: sku.clone(), version: before + 1, entry: entry.clone() });
         }
         if let Some((key, _)) = &decision.hold {
             if stock.hold(key).is_none() {
