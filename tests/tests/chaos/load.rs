@@ -33,6 +33,8 @@ const METHODS: [&str; 8] = [
 pub(crate) struct Told {
     /// Orders that were accepted.
     pub(crate) accepted: Mutex<Vec<Uuid>>,
+    /// How long each of them took from its first try to its answer, which waits for the end of the order.
+    pub(crate) waits: Mutex<Vec<Duration>>,
     /// Answers by status, 0 for none.
     pub(crate) answers: Mutex<BTreeMap<u16, u64>>,
     requests: AtomicU64,
@@ -85,7 +87,7 @@ impl Load {
 /// One order, insisted on under one key until there is an answer, at one node after the other.
 async fn buy(customer: &Client, sku: &str, method: &str, nodes: usize, told: &Told, stop: &AtomicBool) {
     let (key, body) = (Uuid::new_v4().to_string(), order_body(&[(sku, 1)], Some(method)));
-    let mut tries = 0;
+    let (mut tries, first_try) = (0, Instant::now());
     // Once all is to end, a few more tries.
     while !stop.load(Ordering::Relaxed) || tries < 40 {
         tries += 1;
@@ -103,6 +105,7 @@ async fn buy(customer: &Client, sku: &str, method: &str, nodes: usize, told: &To
             Ok(answer) if matches!(status, 200..=202) => {
                 let id = answer.body["id"].as_str().unwrap().parse().unwrap();
                 told.accepted.lock().await.push(id);
+                told.waits.lock().await.push(first_try.elapsed());
                 return;
             }
             // Sold out, or over the limit: an answer, and nothing was kept.
