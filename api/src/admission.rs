@@ -4,6 +4,7 @@
 //! there to be had, `issued` what was promised at the door, and `voided` what was promised and never taken. All of it is a
 //! hint: the stock worker decides, and without Redis everybody is let in. See `docs/adr/0011-admission.md`.
 
+mod asks;
 mod events;
 mod levels;
 mod scripts;
@@ -23,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use asks::Asks;
 pub(crate) use events::Settlements;
 use levels::Levels;
-use scripts::{Admitted, Asking, Held, Told};
+use scripts::{Admitted, Ask, Asking, Held, Told};
 
 use crate::intake::{Intake, Outcome, Submission, now};
 use crate::redis::{Redis, RedisAway};
@@ -52,16 +54,16 @@ pub(crate) enum Refusal {
     },
 }
 
-/// The door. Clones share it.
-#[derive(Clone)]
+/// The door.
 pub(crate) struct Admission {
     redis: Redis,
+    asks: Asks,
     pool: PgPool,
     publisher: Publisher,
     levels: Levels,
     publish_within: Duration,
     /// Skus with tickets that are looked after.
-    touched: Arc<Mutex<HashSet<Sku>>>,
+    touched: Mutex<HashSet<Sku>>,
 }
 
 /// The tickets of an order, held by one request.
@@ -86,15 +88,21 @@ struct Order<'a> {
 }
 
 impl Admission {
-    /// Opens the door; `publish_within` is how long after its arrival an order may reach the log.
+    /// Opens the door; `publish_within` is how long after its arrival an order may reach the log. Needs a Tokio runtime.
     pub(crate) fn new(redis: Redis, pool: PgPool, publisher: Publisher, publish_within: Duration) -> Self {
-        Self { redis, pool, publisher, levels: Levels::default(), publish_within, touched: Arc::default() }
+        let (asks, levels) = (Asks::start(redis.clone()), Levels::default());
+        Self { redis, asks, pool, publisher, levels, publish_within, touched: Mutex::default() }
     }
 
     /// Keeps the counts current until `shutdown`. What `order-events` tell comes by [`Admission::settlements`].
-    pub(crate) fn start(&self, cluster: &Cluster, tasks: &TaskTracker, shutdown: &CancellationToken) {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        cluster: &Cluster,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) {
         tasks.spawn(self.levels.clone().run(cluster.clone(), self.redis.clone(), shutdown.clone()));
-        tasks.spawn(sweep::run(self.clone(), shutdown.clone()));
+        tasks.spawn(sweep::run(Arc::clone(self), shutdown.clone()));
     }
 
     /// The consumer of `order-events`.
@@ -105,8 +113,13 @@ impl Admission {
     /// Takes an order through the door and the intake, and waits for its outcome until `deadline`.
     ///
     /// Runs on when the caller is dropped, so that no ticket stays with nobody.
-    pub(crate) async fn submit(&self, intake: &Intake, submission: Submission, deadline: Instant) -> Outcome {
-        let (this, intake) = (self.clone(), intake.clone());
+    pub(crate) async fn submit(
+        self: &Arc<Self>,
+        intake: &Intake,
+        submission: Submission,
+        deadline: Instant,
+    ) -> Outcome {
+        let (this, intake) = (Arc::clone(self), intake.clone());
         let task = tokio::spawn(async move { this.pass(&intake, submission, deadline).await });
         task.await.unwrap_or(Outcome::Unknown)
     }
@@ -182,7 +195,7 @@ impl Admission {
         };
         let mut told = Told::default();
         for _ in 0..MOST_QUESTIONS {
-            let Ok(answer) = scripts::admit(&self.redis, &asking, at, &told).await else { return Ok(None) };
+            let Ok(answer) = self.asks.admit(Ask::new(&asking, at, &told)).await else { return Ok(None) };
             match answer {
                 Admitted::Ticket(ticket) => return Ok(Some(ticket)),
                 Admitted::Pass => return Ok(None),

@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -39,9 +41,12 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(45);
 /// How long a read may take before the database counts as away.
 pub(crate) const DATABASE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What handlers share. Cheap to clone.
+/// What handlers share. A request makes several clones of it.
 #[derive(Clone)]
-pub(crate) struct App {
+pub(crate) struct App(Arc<Shared>);
+
+/// See [`App`].
+pub(crate) struct Shared {
     pub(crate) pool: PgPool,
     pub(crate) probe: Probe,
     pub(crate) publisher: Publisher,
@@ -49,10 +54,24 @@ pub(crate) struct App {
     pub(crate) intake: Intake,
     pub(crate) wakeups: Wakeups,
     pub(crate) live: Live,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) catalogue: Catalogue,
     /// Name and status of each consumer.
     pub(crate) consumers: Vec<(&'static str, Status)>,
+}
+
+impl App {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 impl FromRef<App> for Keys {

@@ -86,6 +86,12 @@ impl Redis {
         matches!(self.way, Way::Cluster(_))
     }
 
+    /// Whether nobody is to ask for a moment: it was away, and somebody else looks whether it is back.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        let Health { is_away, alone_until_ms, .. } = &*self.health;
+        is_away.load(Ordering::Relaxed) && self.health.elapsed_ms() < alone_until_ms.load(Ordering::Relaxed)
+    }
+
     /// Runs a script, loading it first where it is not known. It may have run although the answer is [`RedisAway`].
     ///
     /// # Errors
@@ -94,7 +100,7 @@ impl Redis {
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisAway> {
-        if self.health.is_left_alone() {
+        if !self.health.may_ask() {
             return Err(RedisAway);
         }
         match self.answer(script).await {
@@ -194,22 +200,15 @@ impl Health {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether not to ask. Of those who come once the time is over, the first one asks for all.
-    fn is_left_alone(&self) -> bool {
+    /// Whether to ask. Of those who come once the time is over, the first one asks for all.
+    fn may_ask(&self) -> bool {
         if !self.is_away.load(Ordering::Relaxed) {
-            return false;
+            return true;
         }
         let (now, until) = (self.elapsed_ms(), self.alone_until_ms.load(Ordering::Relaxed));
-        now < until
-            || self
-                .alone_until_ms
-                .compare_exchange(
-                    until,
-                    now.saturating_add(2 * SILENCE_MS),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_err()
+        let next = now.saturating_add(2 * SILENCE_MS);
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        now >= until && self.alone_until_ms.compare_exchange(until, next, success, failure).is_ok()
     }
 
     fn answered(&self) {

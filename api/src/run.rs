@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use traces::Tracer;
 
 use crate::admission::Admission;
-use crate::app::{App, DATABASE_WITHIN, consumers_missing, router};
+use crate::app::{App, DATABASE_WITHIN, Shared, consumers_missing, router};
 use crate::auth::{Expectations, Keys};
 use crate::edge::{self, Edge};
 use crate::intake::{Intake, Means, acknowledged, repeat};
@@ -99,7 +99,8 @@ pub async fn run_reporting(
         registry,
     };
     let within = Duration::from_millis(settings.publish_within_ms);
-    let admission = Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within);
+    let admission =
+        Arc::new(Admission::new(node.redis.clone(), node.pool.clone(), node.publisher.clone(), within));
     admission.start(&settings.cluster(), &tasks.background, &tasks.end);
     let catalogue = node.catalogue()?;
     let (consumers, failed) = node.consume(&settings, &tasks, &admission, &catalogue)?;
@@ -128,7 +129,7 @@ pub async fn run_reporting(
     let _nobody_asks = addresses.send(Addresses { public, admin });
 
     let stop = shutdown.child_token();
-    let app = App {
+    let app = App::new(Shared {
         live: Live::new(settings.live, stop.clone(), &node.registry)?,
         pool: node.pool.clone(),
         probe: database::Probe::new(node.pool.clone(), DATABASE_WITHIN),
@@ -139,7 +140,7 @@ pub async fn run_reporting(
         admission,
         catalogue,
         consumers,
-    };
+    });
     let metrics = HttpMetrics::register(&node.registry)?;
     let edge = Edge::new(settings.edge.clone(), &node.registry)?;
     let router = router(app, metrics, &edge, node.tracer.clone());

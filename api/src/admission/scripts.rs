@@ -95,14 +95,14 @@ impl Told {
 }
 
 /// A sale window whose last judgement is over.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     sale: String,
     product_version: String,
 }
 
 /// What a line is told.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Admitted {
     Ticket(Ticket),
     /// Without a ticket: it has been counted already, or the intake knows better.
@@ -129,28 +129,70 @@ const fn unreadable<T>() -> Result<T, RedisAway> {
     Err(RedisAway)
 }
 
-/// Asks for a line.
+/// A question for a line, as the script takes it.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    sku: Sku,
+    keys: [String; 4],
+    args: Vec<String>,
+}
+
+impl Ask {
+    pub(super) fn new(asking: &Asking<'_>, now: Timestamp, told: &Told) -> Self {
+        let Asking { sku, units, order_id, customer_id, request, fingerprint, deadline } = asking;
+        let (version, is_open, until) = match &told.window {
+            Some((version, is_open, until)) => (version.clone(), is_open.to_string(), until.clone()),
+            None => Default::default(),
+        };
+        let orders = told.customer.as_deref();
+        let mut args = vec![
+            order_id.to_string(),
+            request.to_string(),
+            (*fingerprint).to_owned(),
+            units.to_string(),
+            now.as_millis().to_string(),
+            deadline.as_millis().to_string(),
+            version,
+            is_open,
+            until,
+            customer_id.to_string(),
+            orders.map(|orders| orders.len().to_string()).unwrap_or_default(),
+        ];
+        args.extend(
+            orders.into_iter().flatten().flat_map(|(order, units)| [order.to_string(), units.to_string()]),
+        );
+        let keys = [sku_key(sku), open_key(sku), order_key(sku, *order_id), customer_key(sku, *customer_id)];
+        Self { sku: (*sku).clone(), keys, args }
+    }
+
+    pub(super) const fn sku(&self) -> &Sku {
+        &self.sku
+    }
+}
+
+/// Asks for lines, one after the other; in a cluster they are to be of one sku. Answers each in its place.
 pub(super) async fn admit(
     redis: &Redis,
-    asking: &Asking<'_>,
-    now: Timestamp,
-    told: &Told,
-) -> Result<Admitted, RedisAway> {
-    let Asking { sku, units, order_id, customer_id, request, fingerprint, deadline } = asking;
-    let mut script = on_sku(&ADMIT, sku);
-    script.key(order_key(sku, *order_id)).key(customer_key(sku, *customer_id));
-    script.arg(order_id.to_string()).arg(request.to_string()).arg(*fingerprint).arg(*units);
-    script.arg(now.as_millis()).arg(deadline.as_millis()).arg(millis(REMEMBERED_FOR));
-    match &told.window {
-        Some((version, is_open, until)) => script.arg(version).arg(*is_open).arg(until),
-        None => script.arg("").arg("").arg(""),
-    };
-    script.arg(customer_id.to_string());
-    script.arg(if told.customer.is_some() { "known" } else { "" });
-    for (order, units) in told.customer.iter().flatten() {
-        script.arg(order.to_string()).arg(*units);
+    asks: &[Ask],
+) -> Result<Vec<Result<Admitted, RedisAway>>, RedisAway> {
+    let mut script = ADMIT.prepare_invoke();
+    script.arg(millis(REMEMBERED_FOR));
+    for Ask { keys, args, .. } in asks {
+        for key in keys {
+            script.key(key);
+        }
+        for arg in args {
+            script.arg(arg);
+        }
     }
-    let answer: Vec<String> = redis.invoke(&script).await?;
+    let answers: Vec<Vec<String>> = redis.invoke(&script).await?;
+    if answers.len() != asks.len() {
+        return unreadable();
+    }
+    Ok(answers.into_iter().map(admitted).collect())
+}
+
+fn admitted(answer: Vec<String>) -> Result<Admitted, RedisAway> {
     let mut answer = answer.into_iter();
     let (word, first, second) = (answer.next().unwrap_or_default(), answer.next(), answer.next());
     Ok(match (word.as_str(), first, second) {

@@ -2,6 +2,7 @@
 //! the stock begins anew.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain_types::{Sku, Timestamp};
@@ -33,7 +34,7 @@ enum SweepError {
 }
 
 /// Runs until `shutdown`.
-pub(super) async fn run(admission: Admission, shutdown: CancellationToken) {
+pub(super) async fn run(admission: Arc<Admission>, shutdown: CancellationToken) {
     let mut suspects = HashMap::new();
     let mut looks = 0_u32;
     while shutdown.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {

@@ -53,8 +53,7 @@ impl ValidOrder {
     pub(crate) fn fingerprint(&self) -> String {
         let lines: Vec<_> = self.lines.iter().map(|(sku, quantity)| json!([sku, quantity])).collect();
         let canonical = json!([lines, self.method]);
-        let digest = Sha256::digest(canonical.to_string());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", Sha256::digest(canonical.to_string()))
     }
 }
 

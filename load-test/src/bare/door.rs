@@ -122,16 +122,16 @@ async fn order(State(mut redis): State<MultiplexedConnection>, Json(order): Json
     let [key, open] = keys(&line.sku);
     let mut admit = ADMIT.key(&key);
     admit.key(open).key(format!("{key}:o:{order}")).key(format!("{key}:c:{customer}"));
+    admit.arg(REMEMBERED_MS);
     admit.arg(order.to_string()).arg(Uuid::new_v4().to_string()).arg("bare").arg(line.quantity);
-    admit.arg(now).arg(now + 30_000).arg(REMEMBERED_MS).arg("").arg("").arg("");
-    admit.arg(customer.to_string()).arg("");
-    let answer: Result<Vec<String>, _> = admit.invoke_async(&mut redis).await;
-    match answer.as_deref() {
-        Ok([word, ..]) => {
+    admit.arg(now).arg(now + 30_000).arg("").arg("").arg("").arg(customer.to_string()).arg("");
+    let answers: Result<Vec<Vec<String>>, _> = admit.invoke_async(&mut redis).await;
+    match answers.ok().and_then(|answers| answers.into_iter().flatten().next()) {
+        Some(word) => {
             let problem = [(header::CONTENT_TYPE, "application/problem+json")];
-            (StatusCode::CONFLICT, problem, Json(Problem { code: word })).into_response()
+            (StatusCode::CONFLICT, problem, Json(Problem { code: &word })).into_response()
         }
-        Ok([]) | Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

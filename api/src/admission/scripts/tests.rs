@@ -1,10 +1,10 @@
 //! The door's decision at any instant, in a real Redis.
 
 use domain_types::{CustomerId, OrderId, Sku, Timestamp};
-use schemas::{DailySale, Sale, StockLevel};
+use schemas::{DailySale, Sale, StockLevel, Ticket};
 use uuid::Uuid;
 
-use super::{Admitted, Asking, Settled, Told, What, admit, feed, look, settle};
+use super::{Admitted, Ask, Asking, Settled, Told, What, admit, feed, look, settle};
 use crate::redis::Redis;
 
 const GOLDEN: &str = include_str!("../../../../schemas/golden/StockLevel.v1.json");
@@ -38,7 +38,8 @@ async fn ask(redis: &Redis, sku: &Sku, now: Timestamp) -> Admitted {
     };
     let mut told = Told::default();
     loop {
-        match admit(redis, &asking, now, &told).await.unwrap() {
+        let mut answers = admit(redis, &[Ask::new(&asking, now, &told)]).await.unwrap();
+        match answers.remove(0).unwrap() {
             Admitted::NeedsWindow(window) => told.judge(&window, now),
             answer => return answer,
         }
@@ -98,4 +99,60 @@ async fn c4_events_of_several_skus_are_one_script_and_what_redis_does_not_know_i
         let issued = looks.into_iter().map(|look| look.map(|look| look.count.issued));
         assert_eq!(Vec::from_iter(issued), [Some(5), None, Some(7)], "repeated: {repeat}");
     }
+}
+
+#[tokio::test]
+async fn c4_lines_that_are_asked_for_together_are_told_what_each_would_be_alone() {
+    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
+    let now = at("2026-03-01T05:30:00.000Z");
+    let [mut few, never_fed, mut limited] = [(); 3].map(|()| level("Asia/Seoul"));
+    (few.available, few.granted) = (3, 3);
+    limited.product.limit_per_customer = Some(2);
+    for level in [&few, &limited] {
+        feed(&redis, level, now, None).await.unwrap();
+    }
+    let [orders, others] = [(); 2].map(|()| [(); 4].map(|()| OrderId(Uuid::new_v4())));
+    let customer = CustomerId(Uuid::new_v4());
+    let told = Told { customer: Some(vec![(others[3], 1)]), ..Told::default() };
+    let ask = |level: &StockLevel, order_id, units, told| {
+        let request = Uuid::new_v4();
+        let asking = Asking {
+            sku: &level.sku,
+            units,
+            order_id,
+            customer_id: customer,
+            request,
+            fingerprint: "same",
+            deadline: now,
+        };
+        Ask::new(&asking, now, told)
+    };
+    let nothing = Told::default();
+    let asks = [
+        ask(&few, orders[0], 2, &nothing),
+        ask(&few, orders[1], 2, &nothing),
+        ask(&limited, others[0], 1, &told),
+        ask(&never_fed, orders[2], 1, &nothing),
+        ask(&limited, others[1], 1, &nothing),
+        ask(&few, orders[3], 1, &nothing),
+        ask(&few, orders[0], 2, &nothing),
+        ask(&few, orders[2], 1, &nothing),
+    ];
+    let answers: Vec<Admitted> =
+        admit(&redis, &asks).await.unwrap().into_iter().map(|answer| answer.unwrap()).collect();
+    let ticket = |number| Admitted::Ticket(Ticket { generation: now.as_millis(), number });
+    let expected = [
+        ticket(1),
+        Admitted::SoldOut,
+        ticket(1),
+        Admitted::Unknown,
+        Admitted::OverLimit,
+        ticket(2),
+        ticket(1),
+        Admitted::SoldOut,
+    ];
+    assert_eq!(answers, expected);
+    let looks = look(&redis, &[few.sku, limited.sku], now, now, 9).await.unwrap();
+    let counts = looks.into_iter().flatten().map(|look| (look.count.issued, look.count.open));
+    assert_eq!(Vec::from_iter(counts), [(3, 2), (1, 1)]);
 }
