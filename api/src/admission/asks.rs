@@ -16,15 +16,15 @@ const WAITING_LINES: usize = 4_096;
 
 type Reply = oneshot::Sender<Result<Admitted, RedisAway>>;
 
-/// The way in. Clones share it.
-#[derive(Debug, Clone)]
+/// The way in.
+#[derive(Debug)]
 pub(super) struct Asks {
     redis: Redis,
     queue: mpsc::Sender<(Ask, Reply)>,
 }
 
 impl Asks {
-    /// Starts asking, until every clone of the returned value is gone. Needs a Tokio runtime.
+    /// Starts asking, until the returned value is gone. Needs a Tokio runtime.
     pub(super) fn start(redis: Redis) -> Self {
         let (queue, mut waiting) = mpsc::channel(WAITING_LINES);
         let asked = redis.clone();
