@@ -139,21 +139,23 @@ async fn the_limit_counts_units_of_this_batch_and_of_earlier_ones() {
     let limited = ProductData { limit_per_customer: Some(3), ..product() };
     let sku = world.product(100, limited).await;
     let (orders, customer) = (fresh_orders(5), fresh_customer());
-    world.send(&[reserve(orders[0], &sku, 2, customer), reserve(orders[1], &sku, 2, customer)]).await;
-    let replies = world.replies(&orders, 2).await;
-    assert!(matches!(replies[0].message, OrderSagaMessage::StockReserved(_)));
     let exceeded = |message: &OrderSagaMessage| {
         matches!(message, OrderSagaMessage::StockRefused(refused)
             if refused.reason == ReserveRefusal::LimitExceeded)
     };
-    assert!(exceeded(&replies[1].message));
+    let latest = |replies: &[Envelope<OrderSagaMessage>], order| {
+        replies.iter().rfind(|reply| reply.order_id == Some(order)).unwrap().message.clone()
+    };
+    world.send(&[reserve(orders[0], &sku, 2, customer), reserve(orders[1], &sku, 2, customer)]).await;
+    let replies = world.replies(&orders, 2).await;
+    assert!(matches!(latest(&replies, orders[0]), OrderSagaMessage::StockReserved(_)));
+    assert!(exceeded(&latest(&replies, orders[1])));
     world.send(&[confirm(orders[0], &sku)]).await;
     world.replies(&orders, 3).await;
     world.send(&[reserve(orders[2], &sku, 2, customer), reserve(orders[3], &sku, 1, customer)]).await;
     let replies = world.replies(&orders, 5).await;
-    let of = |order| replies.iter().rfind(|reply| reply.order_id == Some(order)).unwrap();
-    assert!(exceeded(&of(orders[2]).message));
-    assert!(matches!(of(orders[3]).message, OrderSagaMessage::StockReserved(_)));
+    assert!(exceeded(&latest(&replies, orders[2])));
+    assert!(matches!(latest(&replies, orders[3]), OrderSagaMessage::StockReserved(_)));
     world.send(&[restock(orders[0], &sku), reserve(orders[4], &sku, 2, customer)]).await;
     let replies = world.replies(&orders, 7).await;
     assert!(replies.iter().any(|reply| reply.order_id == Some(orders[4])
