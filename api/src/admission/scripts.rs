@@ -12,8 +12,11 @@ use uuid::Uuid;
 
 use crate::redis::{Redis, RedisAway};
 
-/// How long an order and a customer are remembered; by then the stock and the projection know them.
+/// How long a customer is remembered, and an order whose ticket is open; by then the stock and the projection know them.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3 * 86_400);
+/// How long an order is remembered that holds its units, or whose ticket is void: its events may come again while a node that
+/// ended between a script and its commit is replaced.
+const SETTLED_FOR: Duration = Duration::from_secs(600);
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("admit.lua")));
 static LET_GO: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("let_go.lua")));
@@ -230,7 +233,7 @@ pub(super) async fn let_go(redis: &Redis, held: &Held, request: Option<Uuid>) ->
     let mut script = on_sku(&LET_GO, sku);
     script.key(order_key(sku, *order_id)).key(customer_key(sku, *customer_id));
     script.arg(order_id.to_string()).arg(request.map(|id| id.to_string()).unwrap_or_default());
-    script.arg(ticket.generation).arg(ticket.number);
+    script.arg(ticket.generation).arg(ticket.number).arg(millis(SETTLED_FOR));
     redis.invoke(&script).await
 }
 
@@ -295,7 +298,7 @@ pub(super) struct Settled {
 /// by their place: feed them first.
 pub(super) async fn settle(redis: &Redis, skus: &[(&Sku, &[Settled])]) -> Result<Vec<usize>, RedisAway> {
     let mut script = SETTLE.prepare_invoke();
-    script.arg(millis(REMEMBERED_FOR));
+    script.arg(millis(REMEMBERED_FOR)).arg(millis(SETTLED_FOR));
     for (sku, events) in skus {
         add_sku(&mut script, sku);
         script.arg(events.len());

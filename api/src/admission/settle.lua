@@ -1,9 +1,9 @@
 -- What order-events tell about orders, each by its id: repeats change nothing.
 -- KEYS: for each sku: itself, its open tickets; then an order and its customer for each of its events.
--- ARGV: ttl (ms); then for each sku how many events it has, and for each of them: 'held', 'back' or 'ended', order, units,
---       stock version, and the generation and number of its ticket, or ''.
+-- ARGV: ttl of a customer, of a settled order (ms); then for each sku how many events it has, and for each of them: 'held', 'back'
+--       or 'ended', order, units, stock version, and the generation and number of its ticket, or ''.
 -- Answers which skus are not known here, by their place (1: the first); nothing was done for those.
-local ttl = ARGV[1]
+local ttl, settled_ttl = ARGV[1], ARGV[2]
 -- Of the sku in hand.
 local sku, open, gen, counted, limit, highest
 
@@ -22,10 +22,10 @@ local function held(order, customer, id, units, version)
         redis.call('HINCRBY', sku, 'issued', units)
         redis.call('DEL', order)
         redis.call('HSET', order, 'gen', gen, 'units', units, 'held', 1)
-        redis.call('PEXPIRE', order, ttl)
     else
         return
     end
+    redis.call('PEXPIRE', order, settled_ttl)
     if limit ~= '' then
         redis.call('HSETNX', customer, id, units)
         redis.call('PEXPIRE', customer, ttl)
@@ -45,10 +45,11 @@ local function ended(order, customer, id)
     if o[1] ~= gen or not o[2] or o[3] or o[4] then return end
     redis.call('HINCRBY', sku, 'voided', o[5])
     redis.call('HSET', order, 'void', 1)
+    redis.call('PEXPIRE', order, settled_ttl)
     redis.call('ZREM', open, o[6])
 end
 
-local unknown, place, key, arg = {}, 0, 1, 2
+local unknown, place, key, arg = {}, 0, 1, 3
 while arg <= #ARGV do
     local events = tonumber(ARGV[arg])
     sku, open, place, key, arg = KEYS[key], KEYS[key + 1], place + 1, key + 2, arg + 1

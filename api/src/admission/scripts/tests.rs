@@ -4,7 +4,10 @@ use domain_types::{CustomerId, OrderId, Sku, Timestamp};
 use schemas::{DailySale, Sale, StockLevel, Ticket};
 use uuid::Uuid;
 
-use super::{Admitted, Ask, Asking, Settled, Told, What, admit, feed, look, settle};
+use super::{
+    Admitted, Ask, Asking, Held, SETTLED_FOR, Settled, Told, What, admit, feed, let_go, look, order_key,
+    settle,
+};
 use crate::redis::Redis;
 
 const GOLDEN: &str = include_str!("../../../../schemas/golden/StockLevel.v1.json");
@@ -155,4 +158,53 @@ async fn c4_lines_that_are_asked_for_together_are_told_what_each_would_be_alone(
     let looks = look(&redis, &[few.sku, limited.sku], now, now, 9).await.unwrap();
     let counts = looks.into_iter().flatten().map(|look| (look.count.issued, look.count.open));
     assert_eq!(Vec::from_iter(counts), [(3, 2), (1, 1)]);
+}
+
+#[tokio::test]
+async fn c4_an_order_that_is_settled_is_soon_forgotten_and_nothing_is_counted_twice_then() {
+    let redis = Redis::connect(&[testkit::infra().await.redis_url()], false, None).unwrap();
+    let now = at("2026-03-01T05:30:00.000Z");
+    let level = level("Asia/Seoul");
+    feed(&redis, &level, now, None).await.unwrap();
+    let sku = &level.sku;
+    let customer_id = CustomerId(Uuid::new_v4());
+    let [held, ended, let_go_of, open] = [(); 4].map(|()| OrderId(Uuid::new_v4()));
+    let mut tickets = Vec::new();
+    for order_id in [held, ended, let_go_of, open] {
+        let request = Uuid::new_v4();
+        let asking = Asking { sku, units: 1, order_id, customer_id, request, fingerprint: "", deadline: now };
+        let answers = admit(&redis, &[Ask::new(&asking, now, &Told::default())]).await.unwrap();
+        let Some(Ok(Admitted::Ticket(ticket))) = answers.into_iter().next() else { panic!("no ticket") };
+        tickets.push(ticket);
+    }
+    let event = |order_id, what| Settled { order_id, customer_id, units: 1, ticket: None, what };
+    let events = [event(held, What::Held { stock_version: level.version + 1 }), event(ended, What::Ended)];
+    settle(&redis, &[(sku, &events)]).await.unwrap();
+    let third = Held { sku: sku.clone(), order_id: let_go_of, customer_id, ticket: tickets[2] };
+    assert!(let_go(&redis, &third, None).await.unwrap());
+
+    let client = redis::Client::open(testkit::infra().await.redis_url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for (order, is_settled) in [(held, true), (ended, true), (let_go_of, true), (open, false)] {
+        let left: i64 =
+            redis::cmd("PTTL").arg(order_key(sku, order)).query_async(&mut connection).await.unwrap();
+        assert_eq!(left <= super::millis(SETTLED_FOR), is_settled, "{order}: {left} ms");
+    }
+
+    let count = async || {
+        let looks = look(&redis, std::slice::from_ref(sku), now, now, 9).await.unwrap();
+        let count = looks.into_iter().next().flatten().unwrap().count;
+        (count.issued, count.voided, count.open)
+    };
+    assert_eq!(count().await, (4, 2, 1));
+    for order in [held, ended, let_go_of] {
+        let gone: i64 =
+            redis::cmd("DEL").arg(order_key(sku, order)).query_async(&mut connection).await.unwrap();
+        assert_eq!(gone, 1);
+    }
+    // Given back by its owner, told once more, let go by a request that comes late.
+    let events = [event(held, What::Back), event(held, What::Ended), event(ended, What::Ended)];
+    settle(&redis, &[(sku, &events)]).await.unwrap();
+    assert!(!let_go(&redis, &third, None).await.unwrap());
+    assert_eq!(count().await, (4, 2, 1));
 }
