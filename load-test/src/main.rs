@@ -47,6 +47,8 @@ struct Cli {
 enum Scenario {
     /// Complete sagas per second, commands straight onto order-saga.
     Sagas(sagas::Closed),
+    /// What a saga costs at one rate after the other, commands straight onto order-saga (an open loop); ends with the audit.
+    Paced(sagas::paced::Options),
     /// Latency of one order at a time.
     Idle(sagas::Idle),
     /// More customers than units storm the api, each of them several times at once.
@@ -75,6 +77,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let endpoints = Endpoints::read(&cli.endpoints)?;
     let fine = match cli.scenario {
         Scenario::Sagas(closed) => print(&sagas::closed(&endpoints, &closed).await?),
+        Scenario::Paced(options) => sagas::paced::run(&endpoints, &options).await?,
         Scenario::Idle(idle) => print(&sagas::idle(&endpoints, &idle).await?),
         Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
         Scenario::Http(http) => http::run(&endpoints, &http).await?,

@@ -20,7 +20,8 @@ use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::machine::Machine;
 use crate::rivals::{self, Rivals};
-use crate::{bare, http, locks, sagas, steps};
+use crate::sagas::paced::Rates;
+use crate::{bare, http, locks, sagas, sale, steps, stored};
 use plot::{Line, Plot};
 use published::Published;
 use scenarios::Sizes;
@@ -35,6 +36,10 @@ pub(crate) struct Options {
     /// Small scenarios: sooner done, and figures that move more.
     #[arg(long)]
     pub(crate) short: bool,
+    /// Orders that are stored between the first measuring and the last: 1,000,000, or 50,000 of the small ones. 10,000,000 take an hour
+    /// more, and 63 GB of disk.
+    #[arg(long)]
+    pub(crate) stored: Option<usize>,
     /// Decides who orders what.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -87,7 +92,7 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
         into: options.into.clone(),
         plots: Vec::new(),
     };
-    let sizes = Sizes::new(options.short, options.seed);
+    let sizes = Sizes::new(options.short, options.seed, options.stored);
     report.scenarios(endpoints, &sizes).await?;
     report.write()?;
     println!("{}\n{}", report.summary, report.published);
@@ -101,6 +106,8 @@ impl Report {
         // A young JVM costs twice as much a record. What is wrong here is found by the audits that follow.
         eprintln!("Warming up ...");
         sagas::closed(endpoints, &sizes.warm_up).await?;
+        eprintln!("Few orders stored ...");
+        let few = stored::few(endpoints, &sizes.stored).await?;
         let uniform = sagas::closed(endpoints, &sizes.uniform);
         let uniform = self.section(endpoints, "Complete sagas, uniform", uniform, is_right).await;
         let hot = sagas::closed(endpoints, &sizes.hot);
@@ -108,6 +115,13 @@ impl Report {
         let idle = sagas::idle(endpoints, &sizes.idle);
         let idle = self.section(endpoints, "One order at a time", idle, is_right).await;
         self.summary.sagas(uniform.as_ref(), hot.as_ref(), idle.as_ref());
+        let paced = sagas::paced::measure(endpoints, &sizes.paced);
+        let title = "What a saga costs at one rate after the other";
+        if let Some(rates) = self.section(endpoints, title, paced, Rates::is_right).await {
+            self.summary.paced(&rates);
+            cpu(&rates).write(&self.into.join("cpu.svg"))?;
+            self.plots.push(("cpu.svg".to_owned(), "CPU per saga against rate"));
+        }
         let bare = bare::measure(endpoints, &sizes.bare);
         let bare = self.section(endpoints, "Bare loops: the floor", bare, |bare| bare.sagas.wrong == 0).await;
         self.summary.bare(bare.as_ref());
@@ -143,12 +157,23 @@ impl Report {
             latency(&climbed).write(&self.into.join("latency.svg"))?;
             self.plots.push(("latency.svg".to_owned(), "latency against rate"));
         }
+        let stormed = sale::measure(endpoints, &sizes.sale);
+        if let Some(sale) =
+            self.section(endpoints, "A sale that is stormed", stormed, sale::Report::holds).await
+        {
+            self.summary.sale(&sale);
+        }
         let compared = locks::measure(endpoints, &sizes.locks);
         self.section(endpoints, "Locks compared", compared, locks::Locks::holds).await;
         let rivals = rivals::measure(endpoints, &sizes.rivals);
         let is_right = |rivals: &Rivals| rivals.wrong == 0;
         let rivals = self.section(endpoints, "Workflow engines compared", rivals, is_right).await;
         self.summary.rivals(rivals.as_ref());
+        let stored = stored::many(endpoints, &sizes.stored, few);
+        let is_right = |stored: &stored::Stored| stored.wrong == 0;
+        if let Some(stored) = self.section(endpoints, "Many stored orders", stored, is_right).await {
+            self.summary.stored(sizes.stored.orders, &stored);
+        }
         Ok(())
     }
 
@@ -245,6 +270,28 @@ fn throughput<'a>(title: &'a str, outcome: &http::Outcome) -> Plot<'a> {
         line("orders complete", |second| second.ended),
     ];
     Plot { title, x: "seconds, warm-up and drain too", y: "a second", is_logarithmic: false, lines }
+}
+
+fn cpu(rates: &Rates) -> Plot<'static> {
+    let mut lines: Vec<Line> = Vec::new();
+    let all = rates.0.iter().map(|run| (f64::from(run.rate), run.outcome.cpu_us())).collect();
+    lines.push(Line { name: "all of the system".to_owned(), points: all });
+    for run in &rates.0 {
+        for (name, us) in run.outcome.cpu_by_process() {
+            let point = (f64::from(run.rate), us);
+            match lines.iter_mut().find(|line| line.name == name) {
+                Some(line) => line.points.push(point),
+                None => lines.push(Line { name: name.to_owned(), points: vec![point] }),
+            }
+        }
+    }
+    Plot {
+        title: "CPU per saga against rate",
+        x: "sagas offered a second",
+        y: "us",
+        is_logarithmic: true,
+        lines,
+    }
 }
 
 fn latency(climbed: &[steps::Steps]) -> Plot<'static> {

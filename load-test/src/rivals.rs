@@ -174,7 +174,27 @@ async fn ran(
     Ok(Ok(serde_json::from_slice(&output.stdout).context("it printed something else")?))
 }
 
+/// Latencies of this product beside a rival's: p50 and p99 of each, in milliseconds.
+pub(crate) struct Beside<'a> {
+    pub(crate) name: &'a str,
+    /// One order at a time; this product's slower run.
+    pub(crate) idle: [(f64, f64); 2],
+    /// The rival's own at its best rate over 1,000 products, and that rate.
+    pub(crate) at_best: (f64, f64, f64),
+}
+
 impl Rivals {
+    /// Latencies beside each rival's.
+    pub(crate) fn beside(&self) -> impl Iterator<Item = Beside<'_>> {
+        let slower = |of: fn(&Seen) -> f64| self.own.iter().map(of).fold(0.0, f64::max);
+        let own = (slower(|seen| seen.idle.p50_ms), slower(|seen| seen.idle.p99_ms));
+        self.seen.iter().map(move |Seen { name, idle, uniform, .. }| Beside {
+            name,
+            idle: [own, (idle.p50_ms, idle.p99_ms)],
+            at_best: (uniform.p50_ms, uniform.p99_ms, uniform.per_second),
+        })
+    }
+
     /// How many times as many sagas this product completes, uniform and hot, by its slower run.
     pub(crate) fn ratios(&self) -> impl Iterator<Item = (&str, f64, f64)> {
         let slower = |of: fn(&Seen) -> f64| self.own.iter().map(of).fold(f64::INFINITY, f64::min);

@@ -1,7 +1,10 @@
 //! Commands straight onto `order-saga`.
 
+pub(crate) mod paced;
+
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -107,6 +110,8 @@ struct Run {
     skus: Vec<Sku>,
     customers: Vec<CustomerId>,
     under_way: HashMap<OrderId, Placed>,
+    /// Latencies of orders before this instant do not count.
+    since: Instant,
     latency: Latency,
     wrong: usize,
 }
@@ -122,6 +127,7 @@ impl Run {
             skus,
             customers: Vec::new(),
             under_way: HashMap::new(),
+            since: Instant::now(),
             latency: Latency::default(),
             wrong: 0,
         };
@@ -130,7 +136,7 @@ impl Run {
         let warm = Instant::now();
         while run.latency.figures().tries == 0 {
             anyhow::ensure!(warm.elapsed() < PATIENCE, "no order was paid within {PATIENCE:?}");
-            run.place_many(0..1, 0).await?;
+            run.place_many(0..1, 0, |_number| Instant::now()).await?;
             let heard = tokio::time::timeout(Duration::from_secs(1), run.watch.ended.recv()).await;
             if let Ok(Some(ended)) = heard {
                 run.ended(&ended);
@@ -143,7 +149,12 @@ impl Run {
         Ok(run)
     }
 
-    async fn place_many(&mut self, numbers: std::ops::Range<usize>, declined: usize) -> anyhow::Result<()> {
+    async fn place_many(
+        &mut self,
+        numbers: Range<usize>,
+        declined: usize,
+        at: impl Fn(usize) -> Instant,
+    ) -> anyhow::Result<()> {
         let mut outputs = Vec::with_capacity(numbers.len());
         for number in numbers {
             let is_declined = number % 100 < declined;
@@ -154,7 +165,7 @@ impl Run {
             let customer = customer.copied().unwrap_or_else(|| CustomerId(Uuid::new_v4()));
             let (order, output) = place(customer, sku, is_declined)?;
             let wanted = if is_declined { OrderState::PaymentFailed } else { OrderState::Paid };
-            self.under_way.insert(order, Placed { at: Instant::now(), wanted });
+            self.under_way.insert(order, Placed { at: at(number), wanted });
             outputs.push(output);
         }
         Ok(self.publisher.publish(&outputs).await?)
@@ -162,7 +173,9 @@ impl Run {
 
     fn ended(&mut self, ended: &crate::watch::Ended) {
         if let Some(placed) = self.under_way.remove(&ended.order) {
-            self.latency.record(ended.at.saturating_duration_since(placed.at));
+            if placed.at >= self.since {
+                self.latency.record(ended.at.saturating_duration_since(placed.at));
+            }
             self.wrong += usize::from(placed.wanted != ended.state);
         }
     }
@@ -174,17 +187,47 @@ impl Run {
         while placed < orders || self.under_way.len() > before {
             let room = (in_flight + before).saturating_sub(self.under_way.len()).min(orders - placed);
             if room > 0 {
-                self.place_many(placed..placed + room, declined).await?;
+                self.place_many(placed..placed + room, declined, |_number| Instant::now()).await?;
                 placed += room;
             }
-            let heard = tokio::time::timeout(PATIENCE, self.watch.ended.recv()).await;
-            let Ok(Some(ended)) = heard else {
-                anyhow::bail!("{} orders did not end within {PATIENCE:?}", self.under_way.len());
-            };
-            self.ended(&ended);
-            while let Ok(ended) = self.watch.ended.try_recv() {
-                self.ended(&ended);
+            self.hear().await?;
+        }
+        Ok(())
+    }
+
+    /// Places each order at the instant that is its own, whatever became of those before it.
+    async fn open(
+        &mut self,
+        numbers: Range<usize>,
+        declined: usize,
+        instant: impl Fn(usize) -> Instant,
+    ) -> anyhow::Result<()> {
+        let mut next = numbers.start;
+        while next < numbers.end {
+            let now = Instant::now();
+            let due = (next..numbers.end).take_while(|number| instant(*number) <= now).count();
+            if due > 0 {
+                self.place_many(next..next + due, declined, &instant).await?;
+                next += due;
+                continue;
             }
+            tokio::select! {
+                () = tokio::time::sleep_until(instant(next).into()) => {}
+                Some(ended) = self.watch.ended.recv() => self.ended(&ended),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the next order to end, and takes in what has ended by then.
+    async fn hear(&mut self) -> anyhow::Result<()> {
+        let heard = tokio::time::timeout(PATIENCE, self.watch.ended.recv()).await;
+        let Ok(Some(ended)) = heard else {
+            anyhow::bail!("{} orders did not end within {PATIENCE:?}", self.under_way.len());
+        };
+        self.ended(&ended);
+        while let Ok(ended) = self.watch.ended.try_recv() {
+            self.ended(&ended);
         }
         Ok(())
     }
@@ -218,11 +261,24 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Microseconds of CPU per saga, by process.
+    /// Microseconds of that much CPU per saga.
+    fn per_saga(&self, seconds: f64) -> f64 {
+        seconds * 1e6 / u32::try_from(self.orders).map_or(1.0, f64::from).max(1.0)
+    }
+
+    /// Microseconds of the system's CPU per saga.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.per_saga(self.usage.of_system_s())
+    }
+
+    /// The same of each process.
+    pub(crate) fn cpu_by_process(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.usage.cpu_s.iter().map(|(name, seconds)| (name.as_str(), self.per_saga(*seconds)))
+    }
+
     fn cpu_per_saga(&self) -> String {
-        let orders = u32::try_from(self.orders).map_or(1.0, f64::from).max(1.0);
-        let of = |(name, seconds): (&String, &f64)| format!("{name} {:.0}", seconds * 1e6 / orders);
-        self.usage.cpu_s.iter().map(of).collect::<Vec<_>>().join(", ")
+        let of = |(name, us): (&str, f64)| format!("{name} {us:.0}");
+        self.cpu_by_process().map(of).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::endpoints::Endpoints;
 use buyer::{Ended, Shop, Tried};
-use report::Report;
+pub(crate) use report::Report;
 
 /// How long after the last customer came a try may still be without an answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
@@ -38,33 +38,60 @@ const LOOKS_AT_ONCE: usize = 32;
 #[derive(Debug, Args)]
 pub(crate) struct Sale {
     /// Customers.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = Sale::default().buyers)]
     buyers: u32,
     /// The time over which they come, evenly.
     #[arg(long, value_parser = duration::parse, default_value = "10s")]
     within: Duration,
     /// Orders that each of them places at the same instant, under keys of their own.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = Sale::default().tries)]
     tries: u32,
     /// Units for sale.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = Sale::default().units)]
     units: u32,
     /// Units that one customer may have.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = Sale::default().limit)]
     limit: u32,
     /// Of a hundred customers, how many have a payment that is declined: their units come back.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = Sale::default().declined)]
     declined: u32,
     /// Most connections, and so requests at once: each is an open file here, and one at the api.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = Sale::default().connections)]
     connections: usize,
     /// Print one JSON value.
     #[arg(long)]
     json: bool,
 }
 
-/// Holds the sale; whether all that must hold does.
+impl Default for Sale {
+    /// As the command has it.
+    fn default() -> Self {
+        Self {
+            buyers: 10_000,
+            within: Duration::from_secs(10),
+            tries: 3,
+            units: 100,
+            limit: 1,
+            declined: 0,
+            connections: 512,
+            json: false,
+        }
+    }
+}
+
+/// `load-test sale`: whether all that must hold does.
 pub(crate) async fn run(endpoints: &Endpoints, options: &Sale) -> anyhow::Result<bool> {
+    let report = measure(endpoints, options).await?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report.holds())
+}
+
+/// Holds the sale.
+pub(crate) async fn measure(endpoints: &Endpoints, options: &Sale) -> anyhow::Result<Report> {
     let client = Client::builder()
         .timeout(Duration::from_secs(20))
         .connect_timeout(Duration::from_secs(5))
@@ -90,12 +117,7 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Sale) -> anyhow::Result
     let cluster = endpoints.cluster();
     let turns = tokio::task::spawn_blocking(move || auditor::first_come::check_logs(cluster)).await??;
     report.turns(&shop.sku, &turns);
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(report.holds())
+    Ok(report)
 }
 
 /// Registers the product, and waits until every node knows it.

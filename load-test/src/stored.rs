@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use domain_types::CustomerId;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::audit::Audit;
@@ -50,7 +51,8 @@ pub(crate) struct Options {
 }
 
 /// What one round saw.
-struct Round {
+#[derive(Serialize)]
+pub(crate) struct Round {
     sagas_per_second: f64,
     idle: Latency,
     complete: Latency,
@@ -59,33 +61,84 @@ struct Round {
     memory_mib: BTreeMap<String, f64>,
 }
 
-struct Stored {
+/// What was seen before and after.
+#[derive(Serialize)]
+pub(crate) struct Stored {
     orders: usize,
     few: Vec<Round>,
     many: Vec<Round>,
+    /// Orders that ended otherwise than their payment says.
+    pub(crate) wrong: usize,
+}
+
+/// A figure of a round, by its name, and whether more of it is better.
+type Named = (&'static str, fn(&Round) -> f64, bool);
+
+/// All figures but memory.
+const FIGURES: [Named; 7] = [
+    ("complete sagas/s", |round| round.sagas_per_second, true),
+    ("one at a time: p50, ms", |round| round.idle.figures().p50, false),
+    ("one at a time: p99, ms", |round| round.idle.figures().p99, false),
+    ("ordered over HTTP, complete: p50, ms", |round| round.complete.figures().p50, false),
+    ("ordered over HTTP, complete: p95, ms", |round| round.complete.figures().p95, false),
+    ("latest five orders: p95, ms", |round| round.latest.figures().p95, false),
+    ("product: p95, ms", |round| round.product.figures().p95, false),
+];
+
+impl Options {
+    /// The figures of that many rounds, which store that many orders between them.
+    pub(crate) const fn sized(orders: usize, rounds: u32, seconds: u32, sagas: usize) -> Self {
+        Self { orders, rounds, rate: 200, seconds, sagas }
+    }
+}
+
+/// What was seen before most orders are stored.
+pub(crate) struct Few {
+    buyers: Vec<CustomerId>,
+    shop: Arc<Shop>,
+    rounds: Vec<Round>,
 }
 
 /// `load-test stored`: whether every order ended as its payment says, and the audit is clean.
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
-    let buyers = customers(CUSTOMERS);
-    let shop = Arc::new(Shop::open(endpoints, 1_000, PLENTY, &buyers).await?);
-    let mut wrong = store(endpoints, &buyers, FIRST_ORDERS * CUSTOMERS).await?;
-    let measure = async |what: &str| {
-        settle(endpoints).await;
-        let mut rounds = Vec::new();
-        for number in 1..=options.rounds.max(1) {
-            eprintln!("  round {number} with {what} orders stored ...");
-            rounds.push(round(endpoints, &shop, options).await?);
-        }
-        anyhow::Ok(rounds)
-    };
-    let few = measure("few").await?;
-    wrong += store(endpoints, &buyers, options.orders).await?;
-    let many = measure("many").await?;
-    let stored = Stored { orders: options.orders, few, many };
+    let few = few(endpoints, options).await?;
+    let stored = many(endpoints, options, few).await?;
     let audit = Audit::run(endpoints).await?;
     println!("{stored}\n{audit}");
-    Ok(wrong == 0 && audit.is_clean())
+    Ok(stored.wrong == 0 && audit.is_clean())
+}
+
+/// Measures while few orders are stored: those of each customer that are read later.
+pub(crate) async fn few(endpoints: &Endpoints, options: &Options) -> anyhow::Result<Few> {
+    let buyers = customers(CUSTOMERS);
+    let shop = Arc::new(Shop::open(endpoints, 1_000, PLENTY, &buyers).await?);
+    let wrong = store(endpoints, &buyers, FIRST_ORDERS * CUSTOMERS).await?;
+    anyhow::ensure!(wrong == 0, "{wrong} orders ended otherwise than their payment says");
+    let rounds = rounds(endpoints, &shop, options, "few").await?;
+    Ok(Few { buyers, shop, rounds })
+}
+
+/// Stores the others, and measures again.
+pub(crate) async fn many(endpoints: &Endpoints, options: &Options, few: Few) -> anyhow::Result<Stored> {
+    let Few { buyers, shop, rounds: few } = few;
+    let wrong = store(endpoints, &buyers, options.orders).await?;
+    let many = rounds(endpoints, &shop, options, "many").await?;
+    Ok(Stored { orders: options.orders, few, many, wrong })
+}
+
+async fn rounds(
+    endpoints: &Endpoints,
+    shop: &Arc<Shop>,
+    options: &Options,
+    what: &str,
+) -> anyhow::Result<Vec<Round>> {
+    settle(endpoints).await;
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds.max(1) {
+        eprintln!("  round {number} with {what} orders stored ...");
+        rounds.push(round(endpoints, shop, options).await?);
+    }
+    Ok(rounds)
 }
 
 /// Has orders placed and ended; how many ended otherwise than their payment says.
@@ -132,6 +185,25 @@ async fn round(endpoints: &Endpoints, shop: &Arc<Shop>, options: &Options) -> an
     })
 }
 
+impl Stored {
+    /// The medians of a figure before and after.
+    fn medians(&self, of: impl Fn(&Round) -> f64) -> (f64, f64) {
+        let median =
+            |rounds: &[Round]| Spread::of(rounds.iter().map(&of)).map_or(0.0, |spread| spread.median);
+        (median(&self.few), median(&self.many))
+    }
+
+    /// The figure that became worse by most, how many times as bad it is, and the latest five orders' p95 in ms.
+    pub(crate) fn worst(&self) -> (&'static str, f64, f64) {
+        let worse = FIGURES.iter().map(|(name, of, is_more_better)| {
+            let (few, many) = self.medians(of);
+            (*name, if *is_more_better { few / many.max(0.001) } else { many / few.max(0.001) })
+        });
+        let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.total_cmp(other)).unwrap_or(("", 0.0));
+        (name, ratio, self.medians(|round| round.latest.figures().p95).1)
+    }
+}
+
 impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -141,23 +213,17 @@ impl fmt::Display for Stored {
             self.few.len()
         )?;
         let mut table = Table::new(["figure", "few stored", "many stored", "ratio"]);
-        let mut row = |name: &str, of: &dyn Fn(&Round) -> f64, shown: &dyn Fn(f64) -> String| {
-            let median =
-                |rounds: &[Round]| Spread::of(rounds.iter().map(of)).map_or(0.0, |spread| spread.median);
-            let (few, many) = (median(&self.few), median(&self.many));
+        let mut row = |name: &str, (few, many): (f64, f64), shown: &dyn Fn(f64) -> String| {
             table.row([name.to_owned(), shown(few), shown(many), format!("{:.2}", many / few.max(0.001))]);
         };
-        row("complete sagas/s", &|round| round.sagas_per_second, &|figure| format!("{figure:.0}"));
-        row("one at a time: p50, ms", &|round| round.idle.figures().p50, &ms);
-        row("one at a time: p99, ms", &|round| round.idle.figures().p99, &ms);
-        row("ordered over HTTP, complete: p50, ms", &|round| round.complete.figures().p50, &ms);
-        row("ordered over HTTP, complete: p95, ms", &|round| round.complete.figures().p95, &ms);
-        row("latest five orders: p95, ms", &|round| round.latest.figures().p95, &ms);
-        row("product: p95, ms", &|round| round.product.figures().p95, &ms);
+        let whole = |figure: f64| format!("{figure:.0}");
+        for (name, of, is_more_better) in FIGURES {
+            row(name, self.medians(of), if is_more_better { &whole } else { &ms });
+        }
         let processes = self.few.iter().chain(&self.many).flat_map(|round| round.memory_mib.keys());
         for process in processes.collect::<BTreeSet<_>>() {
             let of = |round: &Round| round.memory_mib.get(process).copied().unwrap_or_default();
-            row(&format!("memory of {process}, MiB"), &of, &|figure| format!("{figure:.0}"));
+            row(&format!("memory of {process}, MiB"), self.medians(of), &whole);
         }
         write!(f, "{table}")
     }

@@ -1,16 +1,20 @@
 //! What a report runs, in turn, and how long.
 
 use crate::http::Http;
-use crate::{bare, locks, rivals, sagas, steps};
+use crate::sale::Sale;
+use crate::{bare, locks, rivals, sagas, steps, stored};
 
 /// Sizes of all scenarios.
 pub(super) struct Sizes {
     pub(super) bare: bare::Options,
+    /// Measured before all others, and after.
+    pub(super) stored: stored::Options,
     /// Before anything is measured.
     pub(super) warm_up: sagas::Closed,
     pub(super) uniform: sagas::Closed,
     pub(super) hot: sagas::Closed,
     pub(super) idle: sagas::Idle,
+    pub(super) paced: sagas::paced::Options,
     /// With what each is called.
     pub(super) http: Vec<(&'static str, Http)>,
     /// As FcomeFserve describes its load.
@@ -18,13 +22,14 @@ pub(super) struct Sizes {
     /// As buyme describes its.
     pub(super) burst: Http,
     pub(super) steps: steps::Options,
+    pub(super) sale: Sale,
     pub(super) locks: locks::Options,
     pub(super) rivals: rivals::Options,
 }
 
 impl Sizes {
     /// Sized for three minutes of two idle cores, or for as long as figures take to hold still.
-    pub(super) fn new(is_short: bool, seed: u64) -> Self {
+    pub(super) fn new(is_short: bool, seed: u64, stored: Option<usize>) -> Self {
         let orders = if is_short { 12_000 } else { 60_000 };
         let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
         let closed = |skus| sagas::Closed::of(orders, skus);
@@ -34,7 +39,13 @@ impl Sizes {
         } else {
             &[100, 300, 500, 1_000, 1_500, 2_000, 3_000, 4_000, 5_000, 6_000, 8_000]
         };
+        let stored = stored.unwrap_or(if is_short { 50_000 } else { 1_000_000 });
         Self {
+            stored: if is_short {
+                stored::Options::sized(stored, 1, seconds, orders)
+            } else {
+                stored::Options::sized(stored, 3, 15, 30_000)
+            },
             bare: bare::Options {
                 orders,
                 in_flight: 4_000,
@@ -47,6 +58,13 @@ impl Sizes {
             uniform: closed(1_000),
             hot: closed(1),
             idle: sagas::Idle { orders: if is_short { 150 } else { 1_000 }, pause_ms: 50 },
+            paced: sagas::paced::Options {
+                rates: vec![100, 300, 1_000, 3_000, 10_000],
+                skus: 1_000,
+                seconds: if is_short { 3 } else { 10 },
+                warm_up: if is_short { 2 } else { 5 },
+                declined: 10,
+            },
             http: vec![
                 ("Steady 1,000 orders/s over HTTP", http(1_000)),
                 ("Orders taken, none of them paid", Http { declined: 0, unpaid: 100, ..http(1_000) }),
@@ -65,6 +83,7 @@ impl Sizes {
                 seconds: if is_short { 3 } else { 10 },
                 warm_up: if is_short { 2 } else { 5 },
             },
+            sale: Sale::default(),
             locks: locks::Options {
                 buyers: if is_short { 2_000 } else { 8_000 },
                 units: if is_short { 1_000 } else { 4_000 },

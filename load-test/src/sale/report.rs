@@ -14,8 +14,9 @@ use crate::latency::Latency;
 /// Most details that are printed.
 const MOST_NOTES: usize = 10;
 
+/// What a sale brought.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     sku: String,
     buyers: u32,
     tries: u32,
@@ -157,7 +158,16 @@ impl Report {
         self.notes.extend(turns.violations.iter().take(MOST_NOTES).map(ToString::to_string));
     }
 
-    pub(super) fn holds(&self) -> bool {
+    /// What was promised, in short: how many were sold, and how many had their turn.
+    pub(crate) fn sold(&self) -> String {
+        format!(
+            "{} of {} sold, {} reserves in order, {} tickets honoured",
+            self.sold, self.units, self.reserves, self.tickets
+        )
+    }
+
+    /// Whether all that must hold does.
+    pub(crate) fn holds(&self) -> bool {
         self.checks.iter().all(|check| check.holds)
     }
 }
