@@ -16,7 +16,7 @@ use crate::endpoints::Endpoints;
 use crate::http::CUSTOMERS;
 use crate::http::client::{Connection, problem_code};
 use crate::http::drive::{Shop, customers};
-use crate::latency::Latency;
+use crate::latency::{Figures, Latency};
 use crate::sagas;
 use crate::spread::Spread;
 use crate::table::{Table, ms};
@@ -27,6 +27,8 @@ use hops::Hops;
 const SOLD_OUT_WITHIN: Duration = Duration::from_secs(10);
 /// The door's own warm-up, which does not count.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Orders that are alone on their way, one right after the other.
+const ALONE: usize = 500;
 
 /// `load-test bare`
 #[derive(Debug, Clone, Args)]
@@ -46,7 +48,7 @@ pub(crate) struct Options {
     /// Connections of each storm.
     #[arg(long, default_value_t = 64)]
     pub(crate) connections: usize,
-    /// Flushes, and acknowledged produces.
+    /// Flushes, hand-overs between two threads, and acknowledged produces.
     #[arg(long, default_value_t = 2_000)]
     pub(crate) singles: usize,
 }
@@ -55,11 +57,15 @@ pub(crate) struct Options {
 #[derive(Serialize)]
 pub(crate) struct Bare {
     pub(crate) flush: Latency,
+    pub(crate) hand_over: Latency,
     pub(crate) produce: Latency,
     pub(crate) bare_door: Vec<Answers>,
     pub(crate) api: Vec<Answers>,
     pub(crate) hops: Hops,
     pub(crate) sagas: sagas::Outcome,
+    /// The same, one order right after the other.
+    pub(crate) hops_alone: Hops,
+    pub(crate) sagas_alone: sagas::Outcome,
 }
 
 /// Measures everything.
@@ -67,6 +73,7 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
     let folder = endpoints.home.clone();
     let singles = options.singles;
     let flush = tokio::task::spawn_blocking(move || single::flushes(&folder, singles)).await??;
+    let hand_over = tokio::task::spawn_blocking(move || single::hand_overs(singles)).await??;
     let produce = single::produces(&endpoints.cluster(), singles).await?;
     let (bare_door, api) = doors(endpoints, options).await?;
     let hops = hops::run(endpoints, options.orders, options.in_flight).await?;
@@ -76,7 +83,9 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
         ..sagas::Closed::of(options.orders, 1_000)
     };
     let sagas = sagas::closed(endpoints, &closed).await?;
-    Ok(Bare { flush, produce, bare_door, api, hops, sagas })
+    let hops_alone = hops::run(endpoints, ALONE, 1).await?;
+    let sagas_alone = sagas::idle(endpoints, &sagas::Idle { orders: ALONE, pause_ms: 0 }).await?;
+    Ok(Bare { flush, hand_over, produce, bare_door, api, hops, sagas, hops_alone, sagas_alone })
 }
 
 /// The bare door and the api in turn.
@@ -118,6 +127,11 @@ async fn sold_out(shop: &Shop, address: &str) -> anyhow::Result<()> {
 }
 
 impl Bare {
+    /// Whether every order of the complete ones ended as its payment says.
+    pub(crate) fn is_right(&self) -> bool {
+        self.sagas.wrong == 0 && self.sagas_alone.wrong == 0
+    }
+
     /// What the api answers of what the bare door does, pair by pair.
     pub(crate) fn door_ratio(&self) -> Option<Spread> {
         Spread::of(self.api.iter().zip(&self.bare_door).map(|(api, bare)| api.per_second / bare.per_second))
@@ -126,6 +140,11 @@ impl Bare {
     /// Complete sagas of bare ones.
     pub(crate) fn saga_ratio(&self) -> f64 {
         self.sagas.per_second / self.hops.per_second
+    }
+
+    /// How long a bare saga takes that is alone, and a complete one; means, in milliseconds.
+    pub(crate) fn alone_ms(&self) -> (f64, f64) {
+        (1e3 / self.hops_alone.per_second, self.sagas_alone.latency.figures().mean)
     }
 }
 
@@ -137,6 +156,7 @@ impl fmt::Display for Bare {
             table.row([name.to_owned(), String::new(), ms(figures.p50), ms(figures.p99)]);
         };
         single("one fdatasync", &self.flush);
+        single("one hand-over from thread to thread", &self.hand_over);
         single("one acknowledged produce", &self.produce);
         let mut door = |name: &str, answers: &[Answers], ratio: String| {
             let mut all = Latency::default();
@@ -149,16 +169,30 @@ impl fmt::Display for Bare {
         door("sold out: axum and the admission script, nothing else", &self.bare_door, "1".to_owned());
         let ratio = self.door_ratio().map_or(String::new(), |ratio| ratio.to_string());
         door("sold out: the api", &self.api, ratio);
+        let mut saga = |name: String, per_second: f64, latency: Option<&Latency>, ratio: f64| {
+            let figures = latency.map(Latency::figures);
+            let of = |figure: fn(&Figures) -> f64| figures.as_ref().map(figure).map_or(String::new(), ms);
+            let (p50, p99) = (of(|figures| figures.p50), of(|figures| figures.p99));
+            table.row([name, format!("{per_second:.0}"), p50, p99, format!("{ratio:.2}")]);
+        };
         let Hops { orders, in_flight, per_second } = self.hops;
         let bare =
             format!("saga: one produce, consume, set-based write and commit per hop, {in_flight} in flight");
-        table.row([bare, format!("{per_second:.0}"), String::new(), String::new(), "1".to_owned()]);
-        let figures = self.sagas.latency.figures();
-        let times = [ms(figures.p50), ms(figures.p99), format!("{:.2}", self.saga_ratio())];
-        let sagas =
-            [format!("saga: complete ones, {orders} orders"), format!("{:.0}", self.sagas.per_second)];
-        table.row(sagas.into_iter().chain(times));
-        write!(f, "{table}")
+        saga(bare, per_second, None, 1.0);
+        let complete = format!("saga: complete ones, {orders} orders");
+        saga(complete, self.sagas.per_second, Some(&self.sagas.latency), self.saga_ratio());
+        let (bare_ms, complete_ms) = self.alone_ms();
+        saga("saga: bare, one right after the other".to_owned(), self.hops_alone.per_second, None, 1.0);
+        let complete = "saga: complete, one right after the other".to_owned();
+        let latency = Some(&self.sagas_alone.latency);
+        saga(complete, self.sagas_alone.per_second, latency, bare_ms / complete_ms);
+        write!(f, "{table}")?;
+        writeln!(
+            f,
+            "\none right after the other, mean: {} ms bare, {} ms complete",
+            ms(bare_ms),
+            ms(complete_ms)
+        )
     }
 }
 
@@ -167,5 +201,5 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     let bare = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
     println!("{bare}\n{audit}");
-    Ok(bare.sagas.wrong == 0 && audit.is_clean())
+    Ok(bare.is_right() && audit.is_clean())
 }

@@ -86,7 +86,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Stored(options) => stored::run(&endpoints, &options).await?,
         Scenario::Steps(options) => steps::run(&endpoints, &options).await?,
         Scenario::Rivals(options) => rivals::run(&endpoints, &options).await?,
-        Scenario::Report(options) => report::run(&endpoints, &options).await?,
+        Scenario::Report(options) => Box::pin(report::run(&endpoints, &options)).await?,
         Scenario::Locks(options) => locks::run(&endpoints, &options).await?,
     };
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })

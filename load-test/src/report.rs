@@ -123,7 +123,7 @@ impl Report {
             self.plots.push(("cpu.svg".to_owned(), "CPU per saga against rate"));
         }
         let bare = bare::measure(endpoints, &sizes.bare);
-        let bare = self.section(endpoints, "Bare loops: the floor", bare, |bare| bare.sagas.wrong == 0).await;
+        let bare = self.section(endpoints, "Bare loops: the floor", bare, bare::Bare::is_right).await;
         self.summary.bare(bare.as_ref());
         for (number, (title, http)) in sizes.http.iter().enumerate() {
             let measured = http::alone(endpoints, http);

@@ -1,7 +1,8 @@
-//! Single things: a flush to the disk, an acknowledged produce.
+//! Single things: a flush to the disk, a thread that is woken, an acknowledged produce.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
@@ -34,6 +35,30 @@ fn write(path: &Path, count: usize) -> std::io::Result<Latency> {
             latency.record(begun.elapsed());
         }
     }
+    Ok(latency)
+}
+
+/// A byte that goes to another thread through a socket: half of its way there and back. The other one sleeps until it comes.
+pub(crate) fn hand_overs(count: usize) -> anyhow::Result<Latency> {
+    let (mut here, mut there) = UnixStream::pair()?;
+    let other = std::thread::spawn(move || -> std::io::Result<()> {
+        let mut byte = [0];
+        while there.read(&mut byte)? > 0 {
+            there.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let (mut byte, mut latency) = ([0], Latency::default());
+    for number in 0..WARM_UP + count {
+        let begun = Instant::now();
+        here.write_all(&byte)?;
+        here.read_exact(&mut byte)?;
+        if number >= WARM_UP {
+            latency.record(begun.elapsed() / 2);
+        }
+    }
+    drop(here);
+    other.join().map_err(|_panic| anyhow::anyhow!("the other thread panicked"))??;
     Ok(latency)
 }
 

@@ -65,6 +65,9 @@ impl Summary {
         let ratio = bare.saga_ratio();
         let seen = format!("{ratio:.2} ({:.0} of {:.0}/s)", bare.sagas.per_second, bare.hops.per_second);
         self.row("sagas, of the bare loop", seen, ">= 0.8", Some(ratio >= 0.8));
+        let (bare_ms, complete_ms) = bare.alone_ms();
+        let seen = format!("{} ms, {} ms bare", ms(complete_ms), ms(bare_ms));
+        self.row("one order right after the other, mean", seen, "", None);
         if let Some(ratio) = bare.door_ratio() {
             let is_met = Some(ratio.median >= 0.6);
             self.row("sold-out answers, of bare axum and Redis", ratio.to_string(), ">= 0.6", is_met);

@@ -17,7 +17,8 @@ use crate::table::{Table, ms};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Orders a second, one run each: an open loop, in which an order's latency begins at the instant that was its own.
-    #[arg(long, value_delimiter = ',', default_value = "100,300,1000,3000,10000")]
+    #[arg(long, value_delimiter = ',', default_value = "100,300,1000,3000,10000",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rates: Vec<u32>,
     /// Products they are spread over; 1: one hot product.
     #[arg(long, default_value_t = 1_000)]
@@ -85,7 +86,7 @@ impl fmt::Display for Rates {
 /// Measures at each rate.
 pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow::Result<Rates> {
     let mut all = Vec::new();
-    for rate in options.rates.iter().copied().filter(|rate| *rate > 0) {
+    for rate in options.rates.iter().copied() {
         let mut run = Run::prepare(&endpoints.cluster(), options.skus.max(1)).await?;
         let processes = Processes::of(&endpoints.home);
         let (warm_up, counted) =
