@@ -126,20 +126,7 @@ impl Report {
         let bare = self.section(endpoints, "Bare loops: the floor", bare, bare::Bare::is_right).await;
         self.summary.bare(bare.as_ref());
         for (number, (title, http)) in sizes.http.iter().enumerate() {
-            let measured = http::alone(endpoints, http);
-            let outcome = self.section(endpoints, title, measured, http::Outcome::is_right).await;
-            if let Some(outcome) = outcome {
-                self.summary.http(title, &outcome);
-                self.published.mixed(&outcome);
-                let file = format!("throughput-{}.svg", number + 1);
-                throughput(title, &outcome).write(&self.into.join(&file))?;
-                self.plots.push((file, "orders and requests, second by second"));
-            }
-        }
-        let steady = http::alone(endpoints, &sizes.steady);
-        let title = "A thousand orders a second, a fifth abandoned, a fifth declined";
-        if let Some(steady) = self.section(endpoints, title, steady, http::Outcome::is_right).await {
-            self.published.steady(&steady);
+            self.over_http(endpoints, number + 1, title, http).await?;
         }
         let burst = http::alone(endpoints, &sizes.burst);
         let title = "Ten thousand orders in ten seconds";
@@ -173,6 +160,34 @@ impl Report {
         let is_right = |stored: &stored::Stored| stored.wrong == 0;
         if let Some(stored) = self.section(endpoints, "Many stored orders", stored, is_right).await {
             self.summary.stored(sizes.stored.orders, &stored);
+        }
+        // What nobody pays expires a quarter of an hour later: nothing is measured then.
+        let (title, http) = &sizes.unpaid;
+        self.over_http(endpoints, sizes.http.len() + 1, title, http).await?;
+        let steady = http::alone(endpoints, &sizes.steady);
+        let title = "A thousand orders a second, a fifth abandoned, a fifth declined";
+        if let Some(steady) = self.section(endpoints, title, steady, http::Outcome::is_right).await {
+            self.published.steady(&steady);
+        }
+        Ok(())
+    }
+
+    /// Orders over HTTP at one rate, with a plot of their own.
+    async fn over_http(
+        &mut self,
+        endpoints: &Endpoints,
+        number: usize,
+        title: &str,
+        http: &http::Http,
+    ) -> anyhow::Result<()> {
+        let measured = http::alone(endpoints, http);
+        let outcome = self.section(endpoints, title, measured, http::Outcome::is_right).await;
+        if let Some(outcome) = outcome {
+            self.summary.http(title, &outcome);
+            self.published.mixed(&outcome);
+            let file = format!("throughput-{number}.svg");
+            throughput(title, &outcome).write(&self.into.join(&file))?;
+            self.plots.push((file, "orders and requests, second by second"));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kafka_cluster::Cluster;
@@ -14,6 +14,8 @@ use crate::latency::Latency;
 
 /// What is written before each flush: about a commit of one row.
 const WRITTEN_BYTES: usize = 512;
+/// Before each byte that is handed over: long enough for a core to fall asleep.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Those that come before what counts.
 const WARM_UP: usize = 100;
 
@@ -38,7 +40,8 @@ fn write(path: &Path, count: usize) -> std::io::Result<Latency> {
     Ok(latency)
 }
 
-/// A byte that goes to another thread through a socket: half of its way there and back. The other one sleeps until it comes.
+/// A byte that goes to another thread through a socket: half of its way there and back. Both had nothing to do before, as with an order
+/// that is alone.
 pub(crate) fn hand_overs(count: usize) -> anyhow::Result<Latency> {
     let (mut here, mut there) = UnixStream::pair()?;
     let other = std::thread::spawn(move || -> std::io::Result<()> {
@@ -50,6 +53,7 @@ pub(crate) fn hand_overs(count: usize) -> anyhow::Result<Latency> {
     });
     let (mut byte, mut latency) = ([0], Latency::default());
     for number in 0..WARM_UP + count {
+        std::thread::sleep(PAUSE);
         let begun = Instant::now();
         here.write_all(&byte)?;
         here.read_exact(&mut byte)?;

@@ -17,6 +17,7 @@ pub(super) struct Sizes {
     pub(super) paced: sagas::paced::Options,
     /// With what each is called.
     pub(super) http: Vec<(&'static str, Http)>,
+    pub(super) unpaid: (&'static str, Http),
     /// As FcomeFserve describes its load.
     pub(super) steady: Http,
     /// As buyme describes its.
@@ -67,9 +68,9 @@ impl Sizes {
             },
             http: vec![
                 ("Steady 1,000 orders/s over HTTP", http(1_000)),
-                ("Orders taken, none of them paid", Http { declined: 0, unpaid: 100, ..http(1_000) }),
                 ("Reads and writes mixed", Http { reads: 50, ..http(1_000) }),
             ],
+            unpaid: ("Orders taken, none of them paid", Http { declined: 0, unpaid: 100, ..http(1_000) }),
             steady: Http {
                 abandoned: 20,
                 declined: 20,
