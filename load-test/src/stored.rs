@@ -59,6 +59,8 @@ pub(crate) struct Round {
     latest: Latency,
     product: Latency,
     memory_mib: BTreeMap<String, f64>,
+    /// Seconds of CPU over HTTP.
+    cpu_s: BTreeMap<String, f64>,
 }
 
 /// What was seen before and after.
@@ -182,6 +184,7 @@ async fn round(endpoints: &Endpoints, shop: &Arc<Shop>, options: &Options) -> an
         product: read("product"),
         complete: mixed.seen.complete,
         memory_mib: mixed.usage.memory_mib,
+        cpu_s: mixed.usage.cpu_s,
     })
 }
 
@@ -220,11 +223,16 @@ impl fmt::Display for Stored {
         for (name, of, is_more_better) in FIGURES {
             row(name, self.medians(of), if is_more_better { &whole } else { &ms });
         }
-        let processes = self.few.iter().chain(&self.many).flat_map(|round| round.memory_mib.keys());
-        for process in processes.collect::<BTreeSet<_>>() {
-            let of = |round: &Round| round.memory_mib.get(process).copied().unwrap_or_default();
-            row(&format!("memory of {process}, MiB"), self.medians(of), &whole);
-        }
+        let mut by_process =
+            |what: &str, of: fn(&Round) -> &BTreeMap<String, f64>, shown: &dyn Fn(f64) -> String| {
+                let processes = self.few.iter().chain(&self.many).flat_map(|round| of(round).keys());
+                for process in processes.collect::<BTreeSet<_>>() {
+                    let one = |round: &Round| of(round).get(process).copied().unwrap_or_default();
+                    row(&format!("{what} of {process}"), self.medians(one), shown);
+                }
+            };
+        by_process("ordered over HTTP, CPU in s", |round| &round.cpu_s, &|figure| format!("{figure:.1}"));
+        by_process("memory in MiB", |round| &round.memory_mib, &whole);
         write!(f, "{table}")
     }
 }
