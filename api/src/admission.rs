@@ -2,7 +2,7 @@
 //!
 //! A line is let in while `issued + quantity <= granted + voided`, where `granted` is what the stock worker says was ever
 //! there to be had, `issued` what was promised at the door, and `voided` what was promised and never taken. All of it is a
-//! hint: the stock worker decides, and without Redis everybody is let in. See `docs/adr/0011-admission.md`.
+//! hint: the stock worker decides, and without Redis everybody is let in. See `docs/adr/0011-admission-in-redis.md`.
 
 mod asks;
 mod events;

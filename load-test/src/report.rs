@@ -37,7 +37,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) short: bool,
     /// Orders that are stored between the first measuring and the last: 1,000,000, or 50,000 of the small ones. 10,000,000 take an hour
-    /// more, and 63 GB of disk.
+    /// and a half more (computed), and 63 GB of disk.
     #[arg(long)]
     pub(crate) stored: Option<usize>,
     /// Decides who orders what.

@@ -18,7 +18,7 @@ use crate::{sagas, sale};
 #[derive(Default, Serialize)]
 pub(super) struct Summary {
     rows: Vec<Row>,
-    /// p50 and p99 of orders over HTTP at 1,000/s, once they are seen.
+    /// Of orders over HTTP at 1,000/s, once they are seen.
     #[serde(skip)]
     steady: Option<Figures>,
 }
@@ -118,18 +118,20 @@ impl Summary {
             self.row(&format!("sagas, as many as {name}"), seen, goal, is_met);
         }
         for Beside { name, idle: [own, theirs], at_best } in rivals.into_iter().flat_map(Rivals::beside) {
-            let seen =
-                format!("p50 {} of {} ms, p99 {} of {} ms", ms(own.0), ms(theirs.0), ms(own.1), ms(theirs.1));
-            let is_met = own.0 < theirs.0 && own.1 < theirs.1;
-            self.row(&format!("one order at a time, of {name}"), seen, "both lower", Some(is_met));
+            self.beside(&format!("one order at a time, of {name}"), own, theirs);
             let Some(steady) = self.steady else { continue };
             let (p50, p99, rate) = at_best;
-            let seen =
-                format!("p50 {} of {} ms, p99 {} of {} ms", ms(steady.p50), ms(p50), ms(steady.p99), ms(p99));
-            let is_met = steady.p50 < p50 && steady.p99 < p99;
             let what = format!("1,000 orders/s over HTTP, of {name} at its {rate:.0}/s");
-            self.row(&what, seen, "both lower", Some(is_met));
+            self.beside(&what, (steady.p50, steady.p99), (p50, p99));
         }
+    }
+
+    /// p50 and p99 of this product beside another one's, in milliseconds.
+    fn beside(&mut self, what: &str, own: (f64, f64), theirs: (f64, f64)) {
+        let seen =
+            format!("p50 {} of {} ms, p99 {} of {} ms", ms(own.0), ms(theirs.0), ms(own.1), ms(theirs.1));
+        let is_met = own.0 < theirs.0 && own.1 < theirs.1;
+        self.row(what, seen, "both lower", Some(is_met));
     }
 
     pub(super) fn sale(&mut self, sale: &sale::Report) {
