@@ -139,11 +139,18 @@ pub(crate) fn partitions(options: &Up) -> i32 {
 
 /// Settings of every replica. The first api listens on `api_port`, all else on free ports.
 pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> anyhow::Result<Vec<Replica>> {
+    let counts = counts(options);
+    // An admin port each, and for each further api a public one.
+    let apis = counts.get(&Service::Api).map_or(0, |count| usize::from(*count));
+    let wanted = counts.values().map(|count| usize::from(*count)).sum::<usize>() + apis.saturating_sub(1);
+    let mut ports = local_stack::free_ports(wanted, &[api_port])?.into_iter();
+    let mut port = || ports.next().context("too few ports were chosen");
+
     let mut all = Vec::new();
-    for (service, count) in counts(options) {
+    for (service, count) in counts {
         for number in 1..=count {
             let name = format!("{}-{number}", service.name());
-            let admin = format!("127.0.0.1:{}", local_stack::free_port()?);
+            let admin = format!("127.0.0.1:{}", port()?);
             let mut settings = Table::new();
             let security = Value::try_from(stack.cluster().security())?;
             settings.insert("kafka_security".to_owned(), security);
@@ -162,7 +169,7 @@ pub(crate) fn plan(home: &Home, stack: &Stack, api_port: u16, options: &Up) -> a
             let mut listen = None;
             match service {
                 Service::Api => {
-                    let port = if number == 1 { api_port } else { local_stack::free_port()? };
+                    let port = if number == 1 { api_port } else { port()? };
                     let address = format!("127.0.0.1:{port}");
                     put("listen", address.clone());
                     put("keys_file", home.keys().display().to_string());

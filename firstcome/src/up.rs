@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// How long a killed run may go on holding its port.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
 const READY_WITHIN: Duration = Duration::from_secs(90);
+/// How much of a log is shown where something is wrong.
+const LAST_LINES: usize = 8;
 /// A log larger than this is put aside when the system starts.
 const LOG_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -93,7 +96,9 @@ async fn start(options: &Up, home: &Home, shutdown: &CancellationToken) -> anyho
     let port = api_port(options.port, home).await?;
     let processes = processes(options)?;
     keys::ensure(home)?;
-    let stack = Arc::new(Stack::start(stack_options(options, home, &console)?).await?);
+    let mut stack = stack_options(options, home, &console)?;
+    stack.other_ports = vec![port];
+    let stack = Arc::new(Stack::start(stack).await?);
 
     console.step("topics", "making");
     let partitions =
@@ -229,10 +234,11 @@ async fn wait_ready(
                     Processes::Separate(_) => home.log(&replica.name),
                 };
                 anyhow::bail!(
-                    "{} was not ready after {} s ({missing}); its log is {}",
+                    "{} was not ready after {} s ({missing}); its log is {}, and ends with:\n{}",
                     replica.name,
                     READY_WITHIN.as_secs(),
-                    log.display()
+                    log.display(),
+                    last_lines(&log)
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -240,6 +246,14 @@ async fn wait_ready(
         console.done(&replica.name, "ready");
     }
     Ok(())
+}
+
+/// What a log ends with, for somebody who may not be able to open it.
+fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
+    lines.into_iter().rev().map(|line| format!("  {line}\n")).collect()
 }
 
 fn already_running(home: &Home, pid: u32) -> String {
@@ -292,7 +306,7 @@ fn welcome(home: &Home, endpoints: &Endpoints) -> anyhow::Result<String> {
     let api = endpoints.first_api()?;
     let exe = std::env::current_exe().ok();
     let here = std::env::current_dir().unwrap_or_default();
-    let shown = |path: &std::path::Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
+    let shown = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
     let firstcome = exe.map_or_else(|| "firstcome".to_owned(), |path| shown(&path));
     let data = shown(home.dir());
     let data_dir = if data == ".firstcome" { String::new() } else { format!(" --data-dir {data}") };

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::folder::{make_dir, tail, take_lock};
 use crate::kafka::{self, Kafka, Seat, cluster_id};
-use crate::{GuardedChild, Part, Signal, StackError, StackOptions, free_port};
+use crate::{GuardedChild, Part, Signal, StackError, StackOptions, free_ports};
 
 const POLL: Duration = Duration::from_millis(50);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ impl Brokers {
     pub async fn start(options: &StackOptions, count: u8) -> Result<Self, StackError> {
         let dir = make_dir(&options.dir)?;
         let lock = take_lock(&dir).await?;
-        let ports = distinct_ports(2 * usize::from(count))?;
+        let ports = free_ports(2 * usize::from(count), &[])?;
         let (clients, controllers) = ports.split_at(usize::from(count));
         let controllers: Vec<(u8, u16)> = (1..).zip(controllers.iter().copied()).collect();
         let cluster_id = cluster_id();
@@ -172,15 +172,4 @@ fn ask(cluster: &Cluster) -> Result<Vec<Replicas>, String> {
     }
     all.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     Ok(all)
-}
-
-fn distinct_ports(count: usize) -> Result<Vec<u16>, StackError> {
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        let port = free_port()?;
-        if !ports.contains(&port) {
-            ports.push(port);
-        }
-    }
-    Ok(ports)
 }

@@ -21,5 +21,5 @@ pub use child::{GuardedChild, GuardedCommand, Signal};
 pub use error::StackError;
 pub use options::{Jit, Part, Progress, RelayedListener, SecuredListener, Server, StackOptions};
 pub use pidfile::PidFile;
-pub use ports::free_port;
+pub use ports::{free_port, free_ports};
 pub use stack::{Stack, probe};

@@ -104,6 +104,8 @@ pub struct StackOptions {
     pub postgres: Server,
     /// The cache.
     pub redis: Server,
+    /// Ports that the caller uses itself, perhaps later: the servers get others.
+    pub other_ports: Vec<u16>,
     /// Heap of the broker, MiB.
     pub kafka_heap_mib: u32,
     /// How the broker's JVM compiles.
@@ -140,6 +142,7 @@ impl StackOptions {
             kafka: Server::OWN,
             postgres: Server::OWN,
             redis: Server::OWN,
+            other_ports: Vec::new(),
             kafka_heap_mib: 512,
             kafka_jit: Jit::Full,
             kafka_security: Security::default(),

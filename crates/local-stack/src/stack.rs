@@ -64,8 +64,10 @@ impl Stack {
             Server::Own { port } => *port,
             Server::Yours(_) => None,
         };
-        let ports =
-            Ports::choose(dir, asked(&options.kafka), asked(&options.postgres), asked(&options.redis))?;
+        let others = &options.other_ports;
+        let (kafka, postgres, redis) =
+            (asked(&options.kafka), asked(&options.postgres), asked(&options.redis));
+        let ports = Ports::choose(dir, others, kafka, postgres, redis)?;
         let progress = &options.progress;
         let kafka = async {
             Ok::<_, StackError>(match &options.kafka {
