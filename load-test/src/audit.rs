@@ -4,14 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use auditor::Databases;
-use auditor::settled::{Claim, Settled, audit_settled};
+use auditor::settled::{Claim, Patience, Settled, audit_settled};
 use serde::Serialize;
 
 use crate::endpoints::Endpoints;
 
-/// How long orders may still be on their way when a scenario is over: those that nobody paid expire by the thousand, fifteen minutes
-/// after they were placed, and while they do the databases can't be compared.
-const SETTLED_WITHIN: Duration = Duration::from_secs(900);
+/// Orders that nobody paid expire by the thousand, fifteen minutes after they were placed, and while they do the databases can't be
+/// compared. What stays as it is for a minute is wrong.
+const PATIENCE: Patience = Patience { unchanged: Duration::from_secs(60), total: Duration::from_secs(900) };
 /// Most details that are printed.
 const MOST_NOTES: usize = 10;
 
@@ -22,7 +22,7 @@ pub(crate) struct Audit(Settled);
 impl Audit {
     pub(crate) async fn run(endpoints: &Endpoints) -> anyhow::Result<Self> {
         let databases = Databases::open(&endpoints.postgres)?;
-        Ok(Self(audit_settled(&databases, endpoints.cluster(), SETTLED_WITHIN).await?))
+        Ok(Self(audit_settled(&databases, endpoints.cluster(), PATIENCE).await?))
     }
 
     pub(crate) fn is_clean(&self) -> bool {

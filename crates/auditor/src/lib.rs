@@ -48,7 +48,7 @@ pub struct Databases {
 }
 
 /// What an audit found.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Orders by state.
     pub orders: BTreeMap<&'static str, u64>,

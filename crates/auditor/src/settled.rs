@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::first_come::LogError;
-use crate::{Databases, first_come, trail};
+use crate::{Databases, Report, first_come, trail};
 
 /// How often the databases are compared while orders are on their way.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -73,7 +73,16 @@ impl Databases {
     }
 }
 
-/// Compares the databases until nothing is on its way, for at most `within`, and then reads the logs.
+/// How long is waited for what is on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// While nothing changes: what is wrong then stays wrong.
+    pub unchanged: Duration,
+    /// In all.
+    pub total: Duration,
+}
+
+/// Compares the databases until nothing is on its way or patience ends, and then reads the logs.
 ///
 /// # Errors
 /// If a database or the logs can't be read. What is wrong, or did not settle in time, is no error but a claim that
@@ -81,16 +90,9 @@ impl Databases {
 pub async fn audit_settled(
     databases: &Databases,
     cluster: impl Into<Cluster>,
-    within: Duration,
+    patience: Patience,
 ) -> Result<Settled, SettledError> {
-    let began = Instant::now();
-    let report = loop {
-        let report = crate::audit(databases).await?;
-        if report.is_clean() || began.elapsed() > within {
-            break report;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    };
+    let report = settled(databases, patience).await?;
     let mut settled = Settled::default();
     let mut claim = |claim: String, holds: bool| settled.claims.push(Claim { claim, holds });
     let units = report.units;
@@ -137,4 +139,18 @@ pub async fn audit_settled(
     settled.notes.extend(report.unsettled.into_iter().map(|unsettled| unsettled.detail));
     settled.notes.extend(turns.violations.iter().chain(&trails.violations).map(ToString::to_string));
     Ok(settled)
+}
+
+/// The first report that is clean, or the last one.
+async fn settled(databases: &Databases, patience: Patience) -> Result<Report, SettledError> {
+    let began = Instant::now();
+    let (mut last, mut changed) = (crate::audit(databases).await?, Instant::now());
+    while !last.is_clean() && changed.elapsed() < patience.unchanged && began.elapsed() < patience.total {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let report = crate::audit(databases).await?;
+        if report != last {
+            (last, changed) = (report, Instant::now());
+        }
+    }
+    Ok(last)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use auditor::Databases;
-use auditor::settled::{Claim, audit_settled};
+use auditor::settled::{Claim, Patience, audit_settled};
 use hdrhistogram::Histogram;
 use kafka_cluster::Cluster;
 
@@ -13,8 +13,8 @@ use super::buyer::{Money, Outcome, Purchase};
 use crate::cli::Demo;
 use crate::endpoints::Endpoints;
 
-/// How long orders may still be on their way when the sale is over.
-const AUDIT_WITHIN: Duration = Duration::from_secs(30);
+/// Orders may still be on their way when the sale is over, those of others too.
+const PATIENCE: Patience = Patience { unchanged: Duration::from_secs(15), total: Duration::from_secs(30) };
 
 pub(super) struct Report {
     buyers: u32,
@@ -108,7 +108,7 @@ impl Report {
     pub(super) async fn audit(&mut self, endpoints: &Endpoints) -> anyhow::Result<()> {
         let databases = Databases::open(&endpoints.postgres)?;
         let cluster = Cluster::new(&endpoints.kafka, &endpoints.kafka_security);
-        let settled = audit_settled(&databases, cluster, AUDIT_WITHIN).await?;
+        let settled = audit_settled(&databases, cluster, PATIENCE).await?;
         self.checks.extend(settled.claims.into_iter().map(|Claim { claim, holds }| (claim, holds)));
         self.notes.extend(settled.notes);
         Ok(())

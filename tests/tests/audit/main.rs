@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use auditor::door::Redis;
+use auditor::settled::{Patience, audit_settled};
 use auditor::{Databases, Violation};
 use domain_types::{Attempt, LineNumber, MessageId, OrderId, Timestamp};
 use futures::future::join_all;
@@ -195,6 +197,12 @@ async fn each_kind_of_corruption_is_found_and_named_and_nothing_else_is() {
     }
     sale.run(Of::Api, "UPDATE products SET available = available + 1 WHERE sku = 'SKU'").await;
     sale.expect("a product shows one more", &sale.audit().await, &["product_is_item"]);
+    // What waits for an end to everything that is on its way sees that this stays, long before its patience ends.
+    let patience = Patience { unchanged: Duration::from_secs(1), total: Duration::from_secs(600) };
+    let kafka = sale.system.kafka();
+    let whole = audit_settled(&sale.databases, &kafka, patience);
+    let whole = tokio::time::timeout(SOON, whole).await.expect("it ends with what stays wrong").unwrap();
+    assert_eq!(whole.claims.iter().map(|claim| claim.holds).collect::<Vec<_>>(), [false, true, true]);
     sale.run(Of::Api, "UPDATE products SET available = available - 1 WHERE sku = 'SKU'").await;
 
     // The operator's tool names it in its first round.
