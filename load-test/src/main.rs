@@ -21,6 +21,7 @@ mod report;
 mod rivals;
 mod sagas;
 mod sale;
+mod second;
 mod slow;
 mod spread;
 mod steps;
@@ -57,7 +58,7 @@ enum Scenario {
     Http(http::Http),
     /// Whether payments that the provider is slow to answer delay others: pairs of runs without and with them.
     Slow(slow::Options),
-    /// What many stored orders cost: the same figures before they are there, and after.
+    /// What many stored orders cost: this system and a second one with few orders, in turn; ends with the audit.
     Stored(stored::Options),
     /// One rate after the other, until the system does not keep up any more.
     Steps(steps::Options),

@@ -1,4 +1,4 @@
-//! What many stored orders cost: the same figures while few are stored, and once many are.
+//! What many stored orders cost: the same figures of this system and of one that has few, in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,6 +18,7 @@ use crate::http::{self, CUSTOMERS, Http};
 use crate::latency::Latency;
 use crate::machine::Processes;
 use crate::sagas::{self, Closed, Idle};
+use crate::second::Second;
 use crate::spread::Spread;
 use crate::table::{Table, ms};
 
@@ -36,9 +37,9 @@ pub(crate) struct Options {
     /// Orders to store: complete sagas, as many of each of 10,000 customers. An order takes 6 KB of disk, and 0.7 KB of memory in the audit.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) orders: usize,
-    /// Rounds of measuring before, and after.
-    #[arg(long, default_value_t = 3)]
-    pub(crate) rounds: u32,
+    /// Rounds with few and with many orders stored, in turn; one more comes first and does not count.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) pairs: u32,
     /// Requests a second over HTTP, half of them orders and half reads.
     #[arg(long, default_value_t = 200)]
     pub(crate) rate: u32,
@@ -46,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 15)]
     pub(crate) seconds: u32,
     /// Complete sagas of each round, straight onto order-saga.
-    #[arg(long, default_value_t = 30_000)]
+    #[arg(long, default_value_t = 20_000)]
     pub(crate) sagas: usize,
 }
 
@@ -63,14 +64,30 @@ pub(crate) struct Round {
     cpu_s: BTreeMap<String, f64>,
 }
 
-/// What was seen before and after.
+/// What was seen of both.
 #[derive(Serialize)]
 pub(crate) struct Stored {
+    /// Those that were stored for this.
     orders: usize,
-    few: Vec<Round>,
-    many: Vec<Round>,
+    pairs: Vec<Pair>,
     /// Orders that ended otherwise than their payment says.
-    pub(crate) wrong: usize,
+    wrong: usize,
+    /// Of the system with few.
+    audit: Audit,
+}
+
+/// A round of each.
+#[derive(Serialize)]
+struct Pair {
+    few: Round,
+    many: Round,
+}
+
+/// A figure over all pairs: the medians of both, and of the pairs' ratios the middle and the extremes.
+struct Compared {
+    few: f64,
+    many: f64,
+    ratio: Spread,
 }
 
 /// A figure of a round, by its name, and whether more of it is better.
@@ -88,73 +105,54 @@ const FIGURES: [Named; 7] = [
 ];
 
 impl Options {
-    /// The figures of that many rounds, which store that many orders between them.
-    pub(crate) const fn sized(orders: usize, rounds: u32, seconds: u32, sagas: usize) -> Self {
-        Self { orders, rounds, rate: 200, seconds, sagas }
+    /// So many orders, and so many pairs of rounds of that size.
+    pub(crate) const fn sized(orders: usize, pairs: u32, seconds: u32, sagas: usize) -> Self {
+        Self { orders, pairs, rate: 200, seconds, sagas }
     }
 }
 
-/// What was seen before most orders are stored.
-pub(crate) struct Few {
+/// A system, its products and its customers.
+struct Side<'a> {
+    endpoints: &'a Endpoints,
     buyers: Vec<CustomerId>,
     shop: Arc<Shop>,
-    rounds: Vec<Round>,
 }
 
-/// `load-test stored`: whether every order ended as its payment says, and the audit is clean.
+/// `load-test stored`: whether every order ended as its payment says, and the audits are clean.
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
-    let few = few(endpoints, options).await?;
-    let stored = many(endpoints, options, few).await?;
+    let stored = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
     println!("{stored}\n{audit}");
-    Ok(stored.wrong == 0 && audit.is_clean())
+    Ok(stored.holds() && audit.is_clean())
 }
 
-/// Measures while few orders are stored: those of each customer that are read later.
-pub(crate) async fn few(endpoints: &Endpoints, options: &Options) -> anyhow::Result<Few> {
-    let buyers = customers(CUSTOMERS);
-    let shop = Arc::new(Shop::open(endpoints, 1_000, PLENTY, &buyers).await?);
-    let wrong = store(endpoints, &buyers, FIRST_ORDERS * CUSTOMERS).await?;
-    anyhow::ensure!(wrong == 0, "{wrong} orders ended otherwise than their payment says");
-    let rounds = rounds(endpoints, &shop, options, "few").await?;
-    Ok(Few { buyers, shop, rounds })
-}
-
-/// Stores the others, and measures again.
-pub(crate) async fn many(endpoints: &Endpoints, options: &Options, few: Few) -> anyhow::Result<Stored> {
-    let Few { buyers, shop, rounds: few } = few;
-    let wrong = store(endpoints, &buyers, options.orders).await?;
-    let many = rounds(endpoints, &shop, options, "many").await?;
-    Ok(Stored { orders: options.orders, few, many, wrong })
-}
-
-async fn rounds(
-    endpoints: &Endpoints,
-    shop: &Arc<Shop>,
-    options: &Options,
-    what: &str,
-) -> anyhow::Result<Vec<Round>> {
+/// Stores the orders, and measures this system and a second one, which has few, in turn.
+pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow::Result<Stored> {
+    let many = Side::open(endpoints).await?;
+    let mut wrong = many.store(FIRST_ORDERS * CUSTOMERS + options.orders).await?;
+    let second = Second::start(endpoints).await?;
+    let few = Side::open(&second.endpoints).await?;
+    wrong += few.store(FIRST_ORDERS * CUSTOMERS).await?;
     settle(endpoints).await;
-    let mut rounds = Vec::new();
-    for number in 1..=options.rounds.max(1) {
-        eprintln!("  round {number} with {what} orders stored ...");
-        rounds.push(round(endpoints, shop, options).await?);
+    let mut pairs = Vec::new();
+    for number in 0..=options.pairs.max(1) {
+        eprintln!("  pair {number} of {} ...", options.pairs.max(1));
+        // Which of them comes first alternates: a machine that gets faster or slower favours neither.
+        let pair = if number % 2 == 0 {
+            let few = few.round(options).await?;
+            Pair { few, many: many.round(options).await? }
+        } else {
+            let many = many.round(options).await?;
+            Pair { few: few.round(options).await?, many }
+        };
+        // The first warms a young JVM up.
+        if number > 0 {
+            pairs.push(pair);
+        }
     }
-    Ok(rounds)
-}
-
-/// Has orders placed and ended; how many ended otherwise than their payment says.
-async fn store(endpoints: &Endpoints, buyers: &[CustomerId], orders: usize) -> anyhow::Result<usize> {
-    let (mut stored, mut wrong) = (0, 0);
-    while stored < orders {
-        let some = (orders - stored).min(AT_ONCE);
-        let closed = Closed { customers: buyers.to_vec(), ..Closed::of(some, 1_000) };
-        let outcome = sagas::closed(endpoints, &closed).await?;
-        wrong += outcome.wrong;
-        stored += some;
-        eprintln!("  {stored} of {orders} orders stored, {:.0}/s", outcome.per_second);
-    }
-    Ok(wrong)
+    let audit = Audit::run(&second.endpoints).await?;
+    second.end().await?;
+    Ok(Stored { orders: options.orders, pairs, wrong, audit })
 }
 
 /// Waits until the machine has come to rest.
@@ -170,40 +168,80 @@ async fn settle(endpoints: &Endpoints) {
     eprintln!("  after {} s the machine is idle for {:.0} %", begun.elapsed().as_secs(), idle * 100.0);
 }
 
-async fn round(endpoints: &Endpoints, shop: &Arc<Shop>, options: &Options) -> anyhow::Result<Round> {
-    let sagas = sagas::closed(endpoints, &Closed::of(options.sagas, 1_000)).await?;
-    let idle = sagas::idle(endpoints, &Idle { orders: 200, pause_ms: 50 }).await?;
-    let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, 5, 1_000) };
-    let mixed = http::measure(endpoints, shop, &mixed).await?;
-    anyhow::ensure!(sagas.wrong == 0 && idle.wrong == 0 && mixed.is_right(), "not every order ended right");
-    let read = |name: &str| mixed.seen.reads.get(name).cloned().unwrap_or_default();
-    Ok(Round {
-        sagas_per_second: sagas.per_second,
-        idle: idle.latency,
-        latest: read("latest five orders"),
-        product: read("product"),
-        complete: mixed.seen.complete,
-        memory_mib: mixed.usage.memory_mib,
-        cpu_s: mixed.usage.cpu_s,
-    })
+impl<'a> Side<'a> {
+    async fn open(endpoints: &'a Endpoints) -> anyhow::Result<Self> {
+        let buyers = customers(CUSTOMERS);
+        let shop = Arc::new(Shop::open(endpoints, 1_000, PLENTY, &buyers).await?);
+        Ok(Self { endpoints, buyers, shop })
+    }
+
+    /// Has orders placed and ended; how many ended otherwise than their payment says.
+    async fn store(&self, orders: usize) -> anyhow::Result<usize> {
+        let (mut stored, mut wrong) = (0, 0);
+        while stored < orders {
+            let some = (orders - stored).min(AT_ONCE);
+            let closed = Closed { customers: self.buyers.clone(), ..Closed::of(some, 1_000) };
+            let outcome = sagas::closed(self.endpoints, &closed).await?;
+            wrong += outcome.wrong;
+            stored += some;
+            eprintln!("  {stored} of {orders} orders stored, {:.0}/s", outcome.per_second);
+        }
+        Ok(wrong)
+    }
+
+    async fn round(&self, options: &Options) -> anyhow::Result<Round> {
+        let Self { endpoints, shop, .. } = self;
+        let sagas = sagas::closed(endpoints, &Closed::of(options.sagas, 1_000)).await?;
+        let idle = sagas::idle(endpoints, &Idle { orders: 200, pause_ms: 50 }).await?;
+        let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, 5, 1_000) };
+        let mixed = http::measure(endpoints, shop, &mixed).await?;
+        anyhow::ensure!(
+            sagas.wrong == 0 && idle.wrong == 0 && mixed.is_right(),
+            "not every order ended right"
+        );
+        let read = |name: &str| mixed.seen.reads.get(name).cloned().unwrap_or_default();
+        Ok(Round {
+            sagas_per_second: sagas.per_second,
+            idle: idle.latency,
+            latest: read("latest five orders"),
+            product: read("product"),
+            complete: mixed.seen.complete,
+            memory_mib: mixed.usage.memory_mib,
+            cpu_s: mixed.usage.cpu_s,
+        })
+    }
+}
+
+impl Pair {
+    fn ratio(&self, of: impl Fn(&Round) -> f64) -> f64 {
+        of(&self.many) / of(&self.few).max(0.001)
+    }
 }
 
 impl Stored {
-    /// The medians of a figure before and after.
-    fn medians(&self, of: impl Fn(&Round) -> f64) -> (f64, f64) {
-        let median =
-            |rounds: &[Round]| Spread::of(rounds.iter().map(&of)).map_or(0.0, |spread| spread.median);
-        (median(&self.few), median(&self.many))
+    /// Whether every order ended right on both, and the audit of the system with few is clean.
+    pub(crate) fn holds(&self) -> bool {
+        self.wrong == 0 && self.audit.is_clean()
     }
 
-    /// The figure that became worse by most, how many times as bad it is, and the latest five orders' p95 in ms.
-    pub(crate) fn worst(&self) -> (&'static str, f64, f64) {
-        let worse = FIGURES.iter().map(|(name, of, is_more_better)| {
-            let (few, many) = self.medians(of);
-            (*name, if *is_more_better { few / many.max(0.001) } else { many / few.max(0.001) })
+    fn compared(&self, of: impl Fn(&Round) -> f64) -> Option<Compared> {
+        let few = Spread::of(self.pairs.iter().map(|pair| of(&pair.few)))?;
+        let many = Spread::of(self.pairs.iter().map(|pair| of(&pair.many)))?;
+        let ratio = Spread::of(self.pairs.iter().map(|pair| pair.ratio(&of)))?;
+        Some(Compared { few: few.median, many: many.median, ratio })
+    }
+
+    /// The figure that is worse by most: its name, and how many times as bad; and the latest five orders' p95 in ms.
+    pub(crate) fn worst(&self) -> Option<(&'static str, Spread, f64)> {
+        let worse = FIGURES.iter().filter_map(|(name, of, is_more_better)| {
+            let worse = |pair: &Pair| {
+                let ratio = pair.ratio(of);
+                if *is_more_better { 1.0 / ratio.max(0.001) } else { ratio }
+            };
+            Some((*name, Spread::of(self.pairs.iter().map(worse))?))
         });
-        let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.total_cmp(other)).unwrap_or(("", 0.0));
-        (name, ratio, self.medians(|round| round.latest.figures().p95).1)
+        let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))?;
+        Some((name, ratio, self.compared(|round| round.latest.figures().p95)?.many))
     }
 }
 
@@ -211,28 +249,35 @@ impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} orders stored between the two; of {} rounds each the median\n",
+            "{} orders stored before, and a second system with {}; medians of {} rounds each, in turn\n",
             self.orders,
-            self.few.len()
+            FIRST_ORDERS * CUSTOMERS,
+            self.pairs.len()
         )?;
-        let mut table = Table::new(["figure", "few stored", "many stored", "ratio"]);
-        let mut row = |name: &str, (few, many): (f64, f64), shown: &dyn Fn(f64) -> String| {
-            table.row([name.to_owned(), shown(few), shown(many), format!("{:.2}", many / few.max(0.001))]);
+        let mut table =
+            Table::new(["figure", "few stored", "many stored", "ratio in pairs, median (least to most)"]);
+        let mut row = |name: &str, of: &dyn Fn(&Round) -> f64, shown: &dyn Fn(f64) -> String| {
+            if let Some(Compared { few, many, ratio }) = self.compared(of) {
+                table.row([name.to_owned(), shown(few), shown(many), ratio.to_string()]);
+            }
         };
         let whole = |figure: f64| format!("{figure:.0}");
         for (name, of, is_more_better) in FIGURES {
-            row(name, self.medians(of), if is_more_better { &whole } else { &ms });
+            row(name, &of, if is_more_better { &whole } else { &ms });
         }
         let mut by_process =
             |what: &str, of: fn(&Round) -> &BTreeMap<String, f64>, shown: &dyn Fn(f64) -> String| {
-                let processes = self.few.iter().chain(&self.many).flat_map(|round| of(round).keys());
-                for process in processes.collect::<BTreeSet<_>>() {
+                let rounds = self.pairs.iter().flat_map(|pair| [&pair.few, &pair.many]);
+                // What is not of one system tells nothing about it.
+                let named = rounds.flat_map(|round| of(round).keys());
+                let named = named.filter(|name| !["load", "others"].contains(&name.as_str()));
+                for process in named.collect::<BTreeSet<_>>() {
                     let one = |round: &Round| of(round).get(process).copied().unwrap_or_default();
-                    row(&format!("{what} of {process}"), self.medians(one), shown);
+                    row(&format!("{what} of {process}"), &one, shown);
                 }
             };
         by_process("ordered over HTTP, CPU in s", |round| &round.cpu_s, &|figure| format!("{figure:.1}"));
         by_process("memory in MiB", |round| &round.memory_mib, &whole);
-        write!(f, "{table}")
+        writeln!(f, "{table}\nAudit of the second system:\n\n{}", self.audit)
     }
 }

@@ -43,9 +43,9 @@ impl Sizes {
         let stored = stored.unwrap_or(if is_short { 50_000 } else { 1_000_000 });
         Self {
             stored: if is_short {
-                stored::Options::sized(stored, 1, seconds, orders)
+                stored::Options::sized(stored, 3, seconds, orders / 2)
             } else {
-                stored::Options::sized(stored, 3, 15, 30_000)
+                stored::Options::sized(stored, 7, 15, 20_000)
             },
             bare: bare::Options {
                 orders,
