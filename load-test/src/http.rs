@@ -187,7 +187,7 @@ pub(crate) async fn measure(
 }
 
 /// The watch begins at the end of the log, some time after it was asked to: orders are placed until one is heard of.
-async fn hear(shop: &Shop, watch: &mut Watch) -> anyhow::Result<()> {
+pub(crate) async fn hear(shop: &Shop, watch: &mut Watch) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut connection = Connection::new(shop.addresses.first().context("no api")?)?;
     loop {

@@ -27,6 +27,7 @@ mod spread;
 mod steps;
 mod stored;
 mod table;
+mod users;
 mod watch;
 
 /// The services' allocator: what is compared with them is not to lose by another one.
@@ -56,6 +57,8 @@ enum Scenario {
     Sale(sale::Sale),
     /// Complete sagas ordered over HTTP at a pace of their own (an open loop); ends with the audit.
     Http(http::Http),
+    /// Users who look, order, wait and look, one thing after the other (a closed loop); ends with the audit.
+    Users(users::Options),
     /// Whether payments that the provider is slow to answer delay others: pairs of runs without and with them.
     Slow(slow::Options),
     /// What many stored orders cost: this system and a second one with few orders, in turn; ends with the audit.
@@ -82,6 +85,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Idle(idle) => print(&sagas::idle(&endpoints, &idle).await?),
         Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
         Scenario::Http(http) => http::run(&endpoints, &http).await?,
+        Scenario::Users(options) => users::run(&endpoints, &options).await?,
         Scenario::Bare(options) => bare::run(&endpoints, &options).await?,
         Scenario::Slow(options) => slow::run(&endpoints, &options).await?,
         Scenario::Stored(options) => stored::run(&endpoints, &options).await?,

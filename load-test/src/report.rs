@@ -21,7 +21,7 @@ use crate::endpoints::Endpoints;
 use crate::machine::Machine;
 use crate::rivals::{self, Rivals};
 use crate::sagas::paced::Rates;
-use crate::{bare, http, locks, sagas, sale, steps, stored};
+use crate::{bare, http, locks, sagas, sale, steps, stored, users};
 use plot::{Line, Plot};
 use published::Published;
 use scenarios::Sizes;
@@ -131,6 +131,15 @@ impl Report {
         if let Some(burst) = self.section(endpoints, title, burst, http::Outcome::is_right).await {
             self.published.burst(&burst);
         }
+        let came = users::measure(endpoints, &sizes.some_users);
+        if let Some(came) = self.section(endpoints, "Forty users", came, users::Outcome::is_right).await {
+            self.published.some_users(&came);
+        }
+        let came = users::measure(endpoints, &sizes.many_users);
+        if let Some(came) = self.section(endpoints, "Two hundred users", came, users::Outcome::is_right).await
+        {
+            self.published.many_users(&came);
+        }
         let climbed = steps::measure(endpoints, &sizes.steps);
         let ends_well = |all: &Vec<steps::Steps>| {
             all.iter().flat_map(|steps| &steps.steps).all(|step| step.seen.wrong == 0)
@@ -183,7 +192,6 @@ impl Report {
         let outcome = self.section(endpoints, title, measured, http::Outcome::is_right).await;
         if let Some(outcome) = outcome {
             self.summary.http(title, &outcome);
-            self.published.mixed(&outcome);
             let file = format!("throughput-{number}.svg");
             throughput(title, &outcome).write(&self.into.join(&file))?;
             self.plots.push((file, "orders and requests, second by second"));

@@ -82,7 +82,8 @@ impl Shop {
         connection.send(Call { method: Method::POST, path: "/v1/orders", authorization, body }).await
     }
 
-    fn order(&self, sku: usize, payment: Payment) -> anyhow::Result<Bytes> {
+    /// One unit, as JSON.
+    pub(crate) fn order(&self, sku: usize, payment: Payment) -> anyhow::Result<Bytes> {
         let sku = self.skus.get(sku).context("no product")?;
         let payment = payment.json();
         Ok(format!(r#"{{"lines":[{{"sku":"{sku}","quantity":1}}]{payment}}}"#).into())
@@ -186,7 +187,7 @@ async fn exchange(shop: &Shop, connection: &mut Connection, planned: Planned) ->
 }
 
 /// The order that an answer says was made.
-fn order_of(answer: &Answer) -> Option<OrderId> {
+pub(crate) fn order_of(answer: &Answer) -> Option<OrderId> {
     let location = answer.location.as_ref()?.to_str().ok()?;
     Uuid::parse_str(location.rsplit('/').next()?).ok().map(OrderId)
 }

@@ -2,7 +2,7 @@
 
 use crate::http::Http;
 use crate::sale::Sale;
-use crate::{bare, locks, rivals, sagas, steps, stored};
+use crate::{bare, locks, rivals, sagas, steps, stored, users};
 
 /// Sizes of all scenarios.
 pub(super) struct Sizes {
@@ -22,6 +22,8 @@ pub(super) struct Sizes {
     pub(super) steady: Http,
     /// As buyme describes its.
     pub(super) burst: Http,
+    pub(super) some_users: users::Options,
+    pub(super) many_users: users::Options,
     pub(super) steps: steps::Options,
     pub(super) sale: Sale,
     pub(super) locks: locks::Options,
@@ -35,6 +37,7 @@ impl Sizes {
         let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
         let closed = |skus| sagas::Closed::of(orders, skus);
         let http = |rate| Http { seed, ..Http::at(rate, seconds, warm_up, 1_000) };
+        let users = |users| users::Options { users, skus: 1_000, declined: 10, seconds, warm_up };
         let rates: &[u32] = if is_short {
             &[500, 1_000, 2_000, 3_000]
         } else {
@@ -78,6 +81,8 @@ impl Sizes {
                 ..http(1_000)
             },
             burst: Http { declined: 0, seconds: 10, warm_up: 1, ..http(1_000) },
+            some_users: users(40),
+            many_users: users(200),
             steps: steps::Options {
                 rates: rates.to_vec(),
                 skus: vec![1_000, 1],
