@@ -16,7 +16,7 @@ const PATIENCE: Patience = Patience { unchanged: Duration::from_secs(60), total:
 const MOST_NOTES: usize = 10;
 
 /// The audit of everything that the running system holds.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(crate) struct Audit(Settled);
 
 impl Audit {

@@ -281,3 +281,42 @@ impl fmt::Display for Stored {
         writeln!(f, "{table}\nAudit of the second system:\n\n{}", self.audit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(sagas_per_second: f64, product_ms: u64) -> Round {
+        let latency = |ms| {
+            let mut latency = Latency::default();
+            latency.record(Duration::from_millis(ms));
+            latency
+        };
+        Round {
+            sagas_per_second,
+            idle: latency(10),
+            complete: latency(10),
+            latest: latency(5),
+            product: latency(product_ms),
+            memory_mib: BTreeMap::new(),
+            cpu_s: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_worst_figure_is_told_by_its_median_whether_more_or_less_is_better() {
+        let pair = |sagas, product| Pair { few: round(3_000.0, 10), many: round(sagas, product) };
+        // One pair with an outlier, and a figure that is half as much: twice as bad.
+        let pairs = vec![pair(1_500.0, 90), pair(1_500.0, 15), pair(1_500.0, 15)];
+        let stored = Stored { orders: 1, pairs, wrong: 0, audit: Audit::default() };
+        let (name, ratio, latest) = stored.worst().unwrap();
+        assert_eq!((name, ratio.median, ratio.most), ("complete sagas/s", 2.0, 2.0));
+        assert!((latest - 5.0).abs() < 0.01, "{latest}");
+        let compared = stored.compared(|round| round.product.figures().p95).unwrap();
+        assert!(
+            (compared.ratio.median - 1.5).abs() < 0.01 && compared.ratio.most > 8.9,
+            "{}",
+            compared.ratio
+        );
+    }
+}
