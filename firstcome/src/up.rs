@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,8 +30,6 @@ const DEFAULT_PORT: u16 = 8080;
 /// How long a killed run may go on holding its port.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
 const READY_WITHIN: Duration = Duration::from_secs(90);
-/// How much of a log is shown where something is wrong.
-const LAST_LINES: usize = 8;
 /// A log larger than this is put aside when the system starts.
 const LOG_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -238,7 +235,7 @@ async fn wait_ready(
                     replica.name,
                     READY_WITHIN.as_secs(),
                     log.display(),
-                    last_lines(&log)
+                    local_stack::last_lines(&log)
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -246,14 +243,6 @@ async fn wait_ready(
         console.done(&replica.name, "ready");
     }
     Ok(())
-}
-
-/// What a log ends with, for somebody who may not be able to open it.
-fn last_lines(log: &Path) -> String {
-    let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
-    lines.into_iter().rev().map(|line| format!("  {line}\n")).collect()
 }
 
 fn already_running(home: &Home, pid: u32) -> String {
@@ -306,7 +295,7 @@ fn welcome(home: &Home, endpoints: &Endpoints) -> anyhow::Result<String> {
     let api = endpoints.first_api()?;
     let exe = std::env::current_exe().ok();
     let here = std::env::current_dir().unwrap_or_default();
-    let shown = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
+    let shown = |path: &std::path::Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
     let firstcome = exe.map_or_else(|| "firstcome".to_owned(), |path| shown(&path));
     let data = shown(home.dir());
     let data_dir = if data == ".firstcome" { String::new() } else { format!(" --data-dir {data}") };

@@ -173,6 +173,9 @@ pub async fn audit(databases: &Databases) -> Result<Report, sqlx::Error> {
     money::check(&mut report, &all_charges, movements, &book);
     money::check_orders(&mut report, &orders, &all_charges);
     report.settled_by_hand.sort_unstable();
+    // Databases and maps give them in any order; two looks that found the same are to be equal.
+    report.violations.sort_unstable();
+    report.unsettled.sort_unstable();
     Ok(report)
 }
 

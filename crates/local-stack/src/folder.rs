@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::{Part, PidFile, Signal, StackError};
 
+const LAST_LINES: usize = 8;
 const POLL: Duration = Duration::from_millis(50);
 
 fn lock_path(dir: &Path) -> PathBuf {
@@ -89,6 +90,13 @@ pub(crate) fn tail(log: &Path, from: u64) -> String {
         Ok(bytes)
     };
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
+
+/// What a log ends with, indented, for somebody who may not be able to open it.
+pub fn last_lines(log: &Path) -> String {
+    let text = tail(log, 0);
+    let lines: Vec<&str> = text.lines().rev().take(LAST_LINES).collect();
+    lines.into_iter().rev().map(|line| format!("  {line}\n")).collect()
 }
 
 /// The process that holds the lock; 0 when it did not say who it is.

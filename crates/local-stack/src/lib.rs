@@ -19,6 +19,7 @@ pub mod topics;
 pub use brokers::{Brokers, Replicas};
 pub use child::{GuardedChild, GuardedCommand, Signal};
 pub use error::StackError;
+pub use folder::last_lines;
 pub use options::{Jit, Part, Progress, RelayedListener, SecuredListener, Server, StackOptions};
 pub use pidfile::PidFile;
 pub use ports::{free_port, free_ports};
