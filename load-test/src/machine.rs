@@ -105,6 +105,16 @@ impl Processes {
         Self { named }
     }
 
+    /// Its names, this program aside, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.named.keys().filter(|name| *name != "load").cloned().collect()
+    }
+
+    /// One of them.
+    pub(crate) fn pid(&self, name: &str) -> Option<u32> {
+        self.named.get(name).copied()
+    }
+
     /// Up to now, without memory: while load flows, walking through that would disturb it.
     pub(crate) fn begin(&self) -> Sample {
         self.sample(|_pid| 0)

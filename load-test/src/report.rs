@@ -163,7 +163,7 @@ impl Report {
         let is_right = |rivals: &Rivals| rivals.wrong == 0;
         let rivals = self.section(endpoints, "Workflow engines compared", rivals, is_right).await;
         self.summary.rivals(rivals.as_ref());
-        let stored = stored::measure(endpoints, &sizes.stored);
+        let stored = Box::pin(stored::measure(endpoints, &sizes.stored));
         if let Some(stored) =
             self.section(endpoints, "Many stored orders", stored, stored::Stored::holds).await
         {

@@ -1,13 +1,15 @@
 //! A second system beside the running one, for figures of both by turns: before and after on one system do not tell a tenth from the
 //! machine's own moods.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local_stack::{GuardedChild, GuardedCommand, Signal};
+use local_stack::{GuardedChild, GuardedCommand, Signal, last_lines};
 
 use crate::endpoints::Endpoints;
+use crate::machine::Processes;
 
 /// How long it may take until it is up.
 const UP_WITHIN: Duration = Duration::from_secs(180);
@@ -15,60 +17,65 @@ const UP_WITHIN: Duration = Duration::from_secs(180);
 const DOWN_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A system of its own, empty at first, as `firstcome up` without options makes it. It ends with this program, however that ends.
+/// A system of its own, empty at first, made by the running one's own program as `firstcome up` makes it without options. It ends with this program,
+/// however that ends; what it stored goes with [`Second::end`], or when the next one is started.
 pub(crate) struct Second {
     pub(crate) endpoints: Endpoints,
     child: GuardedChild,
-    folder: PathBuf,
+    program: PathBuf,
+    home: PathBuf,
 }
 
 impl Second {
-    /// Starts one in a folder within the running system's, with the `firstcome` that lies beside this program.
+    /// Starts one in the folder `second` within the running system's.
+    ///
+    /// # Errors
+    /// If the running system has other processes than one without options, or a second one runs there already.
     pub(crate) async fn start(beside: &Endpoints) -> anyhow::Result<Self> {
-        let firstcome = std::env::current_exe()?.with_file_name("firstcome");
-        anyhow::ensure!(
-            firstcome.is_file(),
-            "{} is missing, and a second system is to be started with it: build it as this program was",
-            firstcome.display()
-        );
-        let folder = beside.home.join("second");
-        remove(&folder)?;
-        let (home, log) = (folder.join("data"), folder.join("up.log"));
-        let up = GuardedCommand::new(firstcome, &log)
+        let processes = Processes::of(&beside.home);
+        let services = processes.pid("services").context("the running system's program is not known")?;
+        let program = PathBuf::from(format!("/proc/{services}/exe"));
+        let home = beside.home.join("second");
+        reset(&program, &home)?;
+        let log = beside.home.join("log").join("second.log");
+        let up = GuardedCommand::new(&program, &log)
             .args(["up", "--port", "0", "--no-catalogue", "--data-dir"])
             .arg(&home);
         let mut child = up.spawn().context("a second system can't be started")?;
         let (file, begun) = (home.join("endpoints.json"), Instant::now());
         // Written once everything is ready.
         while !file.is_file() {
-            let has_ended = child.try_wait()?.is_some();
-            anyhow::ensure!(
-                !has_ended && begun.elapsed() < UP_WITHIN,
-                "the second system did not come up:\n{}",
-                std::fs::read_to_string(&log).unwrap_or_default()
-            );
+            let is_coming = child.try_wait()?.is_none() && begun.elapsed() < UP_WITHIN;
+            anyhow::ensure!(is_coming, "the second system did not come up:\n{}", last_lines(&log));
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(Self { endpoints: Endpoints::read(&file)?, child, folder })
+        let second = Self { endpoints: Endpoints::read(&file)?, child, program, home };
+        let (ours, its) = (processes.names(), Processes::of(&second.home).names());
+        if ours != its {
+            second.end().await?;
+            anyhow::bail!(
+                "the running system ({}) is not like one without options ({}): start it without --separate, --replicas and servers \
+                 of yours",
+                ours.join(", "),
+                its.join(", ")
+            );
+        }
+        Ok(second)
     }
 
     /// Ends it, and removes what it stored.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         let ended = self.child.end(Signal::Terminate, DOWN_WITHIN).await?;
-        anyhow::ensure!(
-            ended.is_some_and(|status| status.success()),
-            "the second system ended badly ({ended:?}); its data are in {}",
-            self.folder.display()
-        );
-        remove(&self.folder)
+        let is_well = ended.is_some_and(|status| status.success());
+        anyhow::ensure!(is_well, "the second system ended badly; its data are in {}", self.home.display());
+        reset(&self.program, &self.home)
     }
 }
 
-fn remove(folder: &std::path::Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
-        }
-        _ => Ok(()),
-    }
+/// Deletes what is left of one that does not run.
+fn reset(program: &Path, home: &Path) -> anyhow::Result<()> {
+    let reset = Command::new(program).args(["reset", "--yes", "--data-dir"]).arg(home).output()?;
+    let said = String::from_utf8_lossy(&reset.stderr);
+    anyhow::ensure!(reset.status.success(), "{} can't be emptied: {}", home.display(), said.trim());
+    Ok(())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::http::{self, Http};
-use crate::spread::Spread;
+use crate::spread::{Spread, in_turn};
 use crate::table::{Table, ms};
 
 /// `load-test slow`
@@ -42,8 +42,7 @@ fn ratio((without, with): &(f64, f64)) -> f64 {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let shop = http::shop(endpoints, 1_000).await?;
     let mut pairs = Pairs { options: options.clone(), p99: Vec::new() };
-    let mut is_right = true;
-    let mut run = async |slow: u32, seed: u32| {
+    let run = async |slow: u32, seed: u32| {
         let plan = Http {
             declined: 0,
             slow,
@@ -51,18 +50,13 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
             ..Http::at(options.rate, options.seconds, 5, 1_000)
         };
         let outcome = http::measure(endpoints, &shop, &plan).await?;
-        is_right &= outcome.is_right();
-        anyhow::Ok(outcome.seen.complete.figures().p99)
+        anyhow::Ok((outcome.seen.complete.figures().p99, outcome.is_right()))
     };
+    let mut is_right = true;
     for pair in 0..options.pairs.max(1) {
-        // Which of them comes first alternates: a machine that gets faster or slower favours neither.
-        let (without, with) = if pair % 2 == 0 {
-            let without = run(0, pair).await?;
-            (without, run(options.slow, pair).await?)
-        } else {
-            let with = run(options.slow, pair).await?;
-            (run(0, pair).await?, with)
-        };
+        let ((without, is_one_right), (with, is_other_right)) =
+            in_turn(pair, run(0, pair), run(options.slow, pair)).await?;
+        is_right &= is_one_right && is_other_right;
         eprintln!("  pair {}: p99 {} ms without, {} ms with", pair + 1, ms(without), ms(with));
         pairs.p99.push((without, with));
     }

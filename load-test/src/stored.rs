@@ -19,11 +19,15 @@ use crate::latency::Latency;
 use crate::machine::Processes;
 use crate::sagas::{self, Closed, Idle};
 use crate::second::Second;
-use crate::spread::Spread;
+use crate::spread::{Spread, in_turn};
 use crate::table::{Table, ms};
 
 /// Orders that each customer has before anything is measured: as many as are read.
 const FIRST_ORDERS: usize = 5;
+/// Orders of a round that come one at a time.
+const ONE_BY_ONE: usize = 200;
+/// Seconds of each run over HTTP that do not count.
+const WARM_UP_S: u32 = 5;
 /// Orders stored between two lines of progress.
 const AT_ONCE: usize = 100_000;
 /// What the load leaves behind (vacuum, checkpoints, read models) is over when the machine is idle for so much of a while ...
@@ -32,7 +36,7 @@ const QUIET: (f64, Duration) = (0.85, Duration::from_secs(5));
 const QUIET_WITHIN: Duration = Duration::from_secs(600);
 
 /// `load-test stored`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct Options {
     /// Orders to store: complete sagas, as many of each of 10,000 customers. An order takes 6 KB of disk, and 0.7 KB of memory in the audit.
     #[arg(long, default_value_t = 1_000_000)]
@@ -67,8 +71,7 @@ pub(crate) struct Round {
 /// What was seen of both.
 #[derive(Serialize)]
 pub(crate) struct Stored {
-    /// Those that were stored for this.
-    orders: usize,
+    options: Options,
     pairs: Vec<Pair>,
     /// Orders that ended otherwise than their payment says.
     wrong: usize,
@@ -109,6 +112,12 @@ impl Options {
     pub(crate) const fn sized(orders: usize, pairs: u32, seconds: u32, sagas: usize) -> Self {
         Self { orders, pairs, rate: 200, seconds, sagas }
     }
+
+    /// Orders that a round adds.
+    fn of_a_round(&self) -> usize {
+        let over_http = self.rate * (self.seconds + WARM_UP_S) / 2;
+        self.sagas + ONE_BY_ONE + usize::try_from(over_http).unwrap_or_default()
+    }
 }
 
 /// A system, its products and its customers.
@@ -131,28 +140,34 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
     let many = Side::open(endpoints).await?;
     let mut wrong = many.store(FIRST_ORDERS * CUSTOMERS + options.orders).await?;
     let second = Second::start(endpoints).await?;
-    let few = Side::open(&second.endpoints).await?;
-    wrong += few.store(FIRST_ORDERS * CUSTOMERS).await?;
-    settle(endpoints).await;
+    let measured = beside(&many, &second.endpoints, options).await;
+    // Also if that failed.
+    second.end().await?;
+    let (pairs, wrong_of_few, audit) = measured?;
+    wrong += wrong_of_few;
+    Ok(Stored { options: options.clone(), pairs, wrong, audit })
+}
+
+/// Pairs, orders of the second system that ended wrong, and its audit.
+async fn beside(
+    many: &Side<'_>,
+    second: &Endpoints,
+    options: &Options,
+) -> anyhow::Result<(Vec<Pair>, usize, Audit)> {
+    let few = Side::open(second).await?;
+    let wrong = few.store(FIRST_ORDERS * CUSTOMERS).await?;
+    settle(second).await;
     let mut pairs = Vec::new();
-    for number in 0..=options.pairs.max(1) {
-        eprintln!("  pair {number} of {} ...", options.pairs.max(1));
-        // Which of them comes first alternates: a machine that gets faster or slower favours neither.
-        let pair = if number % 2 == 0 {
-            let few = few.round(options).await?;
-            Pair { few, many: many.round(options).await? }
-        } else {
-            let many = many.round(options).await?;
-            Pair { few: few.round(options).await?, many }
-        };
+    let last = options.pairs.max(1);
+    for number in 0..=last {
+        eprintln!("  pair {number} of {last} ...");
+        let (few, many) = in_turn(number, few.round(options), many.round(options)).await?;
         // The first warms a young JVM up.
         if number > 0 {
-            pairs.push(pair);
+            pairs.push(Pair { few, many });
         }
     }
-    let audit = Audit::run(&second.endpoints).await?;
-    second.end().await?;
-    Ok(Stored { orders: options.orders, pairs, wrong, audit })
+    Ok((pairs, wrong, Audit::run(second).await?))
 }
 
 /// Waits until the machine has come to rest.
@@ -192,8 +207,8 @@ impl<'a> Side<'a> {
     async fn round(&self, options: &Options) -> anyhow::Result<Round> {
         let Self { endpoints, shop, .. } = self;
         let sagas = sagas::closed(endpoints, &Closed::of(options.sagas, 1_000)).await?;
-        let idle = sagas::idle(endpoints, &Idle { orders: 200, pause_ms: 50 }).await?;
-        let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, 5, 1_000) };
+        let idle = sagas::idle(endpoints, &Idle { orders: ONE_BY_ONE, pause_ms: 50 }).await?;
+        let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, WARM_UP_S, 1_000) };
         let mixed = http::measure(endpoints, shop, &mixed).await?;
         anyhow::ensure!(
             sagas.wrong == 0 && idle.wrong == 0 && mixed.is_right(),
@@ -213,8 +228,10 @@ impl<'a> Side<'a> {
 }
 
 impl Pair {
-    fn ratio(&self, of: impl Fn(&Round) -> f64) -> f64 {
-        of(&self.many) / of(&self.few).max(0.001)
+    /// Many by few; nothing if there is nothing of few.
+    fn ratio(&self, of: impl Fn(&Round) -> f64) -> Option<f64> {
+        let few = of(&self.few);
+        (few > 0.0).then(|| of(&self.many) / few)
     }
 }
 
@@ -227,7 +244,7 @@ impl Stored {
     fn compared(&self, of: impl Fn(&Round) -> f64) -> Option<Compared> {
         let few = Spread::of(self.pairs.iter().map(|pair| of(&pair.few)))?;
         let many = Spread::of(self.pairs.iter().map(|pair| of(&pair.many)))?;
-        let ratio = Spread::of(self.pairs.iter().map(|pair| pair.ratio(&of)))?;
+        let ratio = Spread::of(self.pairs.iter().filter_map(|pair| pair.ratio(&of)))?;
         Some(Compared { few: few.median, many: many.median, ratio })
     }
 
@@ -235,10 +252,10 @@ impl Stored {
     pub(crate) fn worst(&self) -> Option<(&'static str, Spread, f64)> {
         let worse = FIGURES.iter().filter_map(|(name, of, is_more_better)| {
             let worse = |pair: &Pair| {
-                let ratio = pair.ratio(of);
-                if *is_more_better { 1.0 / ratio.max(0.001) } else { ratio }
+                let ratio = pair.ratio(of).filter(|ratio| *ratio > 0.0)?;
+                Some(if *is_more_better { 1.0 / ratio } else { ratio })
             };
-            Some((*name, Spread::of(self.pairs.iter().map(worse))?))
+            Some((*name, Spread::of(self.pairs.iter().filter_map(worse))?))
         });
         let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))?;
         Some((name, ratio, self.compared(|round| round.latest.figures().p95)?.many))
@@ -249,10 +266,12 @@ impl fmt::Display for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} orders stored before, and a second system with {}; medians of {} rounds each, in turn\n",
-            self.orders,
+            "{} orders stored for this, and {} in a second system; {} pairs of rounds after one to warm up, in turn; a round adds {} orders; \
+             medians\n",
+            FIRST_ORDERS * CUSTOMERS + self.options.orders,
             FIRST_ORDERS * CUSTOMERS,
-            self.pairs.len()
+            self.pairs.len(),
+            self.options.of_a_round()
         )?;
         let mut table =
             Table::new(["figure", "few stored", "many stored", "ratio in pairs, median (least to most)"]);
@@ -267,11 +286,13 @@ impl fmt::Display for Stored {
         }
         let mut by_process =
             |what: &str, of: fn(&Round) -> &BTreeMap<String, f64>, shown: &dyn Fn(f64) -> String| {
-                let rounds = self.pairs.iter().flat_map(|pair| [&pair.few, &pair.many]);
-                // What is not of one system tells nothing about it.
-                let named = rounds.flat_map(|round| of(round).keys());
-                let named = named.filter(|name| !["load", "others"].contains(&name.as_str()));
-                for process in named.collect::<BTreeSet<_>>() {
+                let names = |round: &Round| of(round).keys().cloned().collect::<BTreeSet<_>>();
+                let Some(Pair { few, many }) = self.pairs.first() else { return };
+                for process in names(few).intersection(&names(many)) {
+                    // What is not of one system tells nothing about it.
+                    if ["load", "others"].contains(&process.as_str()) {
+                        continue;
+                    }
                     let one = |round: &Round| of(round).get(process).copied().unwrap_or_default();
                     row(&format!("{what} of {process}"), &one, shown);
                 }
@@ -308,7 +329,7 @@ mod tests {
         let pair = |sagas, product| Pair { few: round(3_000.0, 10), many: round(sagas, product) };
         // One pair with an outlier, and a figure that is half as much: twice as bad.
         let pairs = vec![pair(1_500.0, 90), pair(1_500.0, 15), pair(1_500.0, 15)];
-        let stored = Stored { orders: 1, pairs, wrong: 0, audit: Audit::default() };
+        let stored = Stored { options: Options::sized(1, 3, 1, 1), pairs, wrong: 0, audit: Audit::default() };
         let (name, ratio, latest) = stored.worst().unwrap();
         assert_eq!((name, ratio.median, ratio.most), ("complete sagas/s", 2.0, 2.0));
         assert!((latest - 5.0).abs() < 0.01, "{latest}");

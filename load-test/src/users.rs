@@ -2,9 +2,8 @@
 //! that is slow gets fewer requests, so its latencies flatter it where those of [`crate::http`] do not; they are for
 //! comparison with figures that were made the same way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,15 +16,16 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::audit::Audit;
+use crate::catalogue::PLENTY;
 use crate::endpoints::Endpoints;
 use crate::http::client::{Answer, Call, Connection};
-use crate::http::drive::{Shop, order_of};
+use crate::http::drive::{Shop, customers, order_of, said};
+use crate::http::hear;
 use crate::http::plan::{Payment, to_f64};
-use crate::http::{self, hear};
 use crate::latency::Latency;
 use crate::machine::{Processes, Usage};
 use crate::table::{Table, ms};
-use crate::watch::{Ended, Watch, watch};
+use crate::watch::{Ended, Halves, Watch, watch};
 
 /// How long an order may take to its end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// `load-test users`
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Users at once. Each looks at a product, orders a unit of it, waits for the order's end, looks at the latest five orders, and begins
-    /// again as another customer, without a pause.
+    /// Users at once. Each looks at a product, orders a unit of it, waits for the order's end, looks at its latest five orders, and begins
+    /// again with another product, without a pause.
     #[arg(long, default_value_t = 40)]
     pub(crate) users: usize,
     /// Products.
@@ -68,43 +68,35 @@ pub(crate) struct Seen {
     pub(crate) requests: BTreeMap<&'static str, Latency>,
     /// From sending an order to its end on `order-events`.
     pub(crate) complete: Latency,
-    /// Answers that are no success; `none`: no answer.
+    /// Answers that are no success, by status and code, the warm-up's too; `none`: no answer.
     pub(crate) refused: BTreeMap<String, u64>,
-    /// Orders that ended otherwise than their payment says, or not in time.
+    /// Orders that ended otherwise than their payment says.
     pub(crate) wrong: u64,
+    /// Journeys that could not go on: after a refusal, or because an order did not end in time.
+    pub(crate) broken_off: u64,
 }
 
 /// Where users wait for the ends of their orders.
 #[derive(Default)]
-struct Ends(Mutex<HashMap<OrderId, Half>>);
-
-/// An order of which one half is known.
-enum Half {
-    Waits(oneshot::Sender<Ended>),
-    Over(Ended),
-}
+struct Ends(Mutex<Halves<oneshot::Sender<Ended>>>);
 
 impl Ends {
     fn over(&self, ended: Ended) {
-        let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match halves.remove(&ended.order) {
-            Some(Half::Waits(waits)) => drop(waits.send(ended)),
-            Some(Half::Over(_)) | None => drop(halves.insert(ended.order, Half::Over(ended))),
+        let both = self.0.lock().unwrap_or_else(PoisonError::into_inner).ended(ended);
+        if let Some((waits, ended)) = both {
+            // Whoever waited may have gone.
+            let _gone = waits.send(ended);
         }
     }
 
     /// How the order ends; nothing if it does not in time.
     async fn of(&self, order: OrderId) -> Option<Ended> {
-        let waits = {
-            let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Half::Over(ended)) = halves.remove(&order) {
-                return Some(ended);
-            }
-            let (sender, receiver) = oneshot::channel();
-            halves.insert(order, Half::Waits(sender));
-            receiver
-        };
-        tokio::time::timeout(PATIENCE, waits).await.ok()?.ok()
+        let (sender, waits) = oneshot::channel();
+        let both = self.0.lock().unwrap_or_else(PoisonError::into_inner).answered(order, sender);
+        match both {
+            Some((_sender, ended)) => Some(ended),
+            None => tokio::time::timeout(PATIENCE, waits).await.ok()?.ok(),
+        }
     }
 }
 
@@ -112,8 +104,6 @@ impl Ends {
 struct Everybody {
     shop: Arc<Shop>,
     ends: Ends,
-    /// Journeys that were begun.
-    begun: AtomicUsize,
     declined: usize,
     counts_from: Instant,
     until: Instant,
@@ -130,26 +120,21 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
 /// Lets the users come.
 pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow::Result<Outcome> {
     anyhow::ensure!(options.declined <= 100, "--declined is of a hundred");
-    let shop = http::shop(endpoints, options.skus).await?;
+    let customers = customers(options.users.max(1));
+    let shop = Arc::new(Shop::open(endpoints, options.skus, PLENTY, &customers).await?);
     let mut watch = watch(&endpoints.cluster());
     hear(&shop, &mut watch).await?;
     let processes = Processes::of(&endpoints.home);
     let counts_from = Instant::now() + Duration::from_secs(options.warm_up.into());
     let until = counts_from + Duration::from_secs(options.seconds.max(1).into());
-    let everybody = Arc::new(Everybody {
-        shop,
-        ends: Ends::default(),
-        begun: AtomicUsize::new(0),
-        declined: options.declined,
-        counts_from,
-        until,
-    });
+    let everybody =
+        Arc::new(Everybody { shop, ends: Ends::default(), declined: options.declined, counts_from, until });
     let listening = tokio::spawn(listen(watch, Arc::clone(&everybody)));
     let mut users = Vec::new();
     for number in 0..options.users.max(1) {
         let addresses = &everybody.shop.addresses;
         let address = addresses.get(number % addresses.len().max(1)).context("no api")?;
-        let user = User { connection: Connection::new(address)?, seen: Seen::default() };
+        let user = User { number, connection: Connection::new(address)?, seen: Seen::default() };
         users.push(tokio::spawn(user.come(Arc::clone(&everybody))));
     }
     tokio::time::sleep_until(counts_from.into()).await;
@@ -159,6 +144,7 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
         seen.merge(&user.await?);
     }
     let usage = processes.end(&before);
+    anyhow::ensure!(!listening.is_finished(), "order-events could not be heard to the end");
     listening.abort();
     let Options { users, declined, seconds, .. } = *options;
     Ok(Outcome { users, declined, seconds: f64::from(seconds.max(1)), seen, usage })
@@ -171,43 +157,44 @@ async fn listen(mut watch: Watch, everybody: Arc<Everybody>) {
 }
 
 struct User {
+    number: usize,
     connection: Connection,
     seen: Seen,
 }
 
 impl User {
     async fn come(mut self, everybody: Arc<Everybody>) -> Seen {
+        // Users, and a user's orders, are spread over all products.
+        let mut journey = self.number.wrapping_mul(7_919);
         while Instant::now() < everybody.until {
-            let number = everybody.begun.fetch_add(1, Ordering::Relaxed);
-            self.journey(&everybody, number).await;
+            if self.journey(&everybody, journey).await.is_none() {
+                self.seen.broken_off += 1;
+            }
+            journey = journey.wrapping_add(1);
         }
         self.seen
     }
 
-    async fn journey(&mut self, everybody: &Everybody, number: usize) {
+    /// Nothing if it could not be gone to its end.
+    async fn journey(&mut self, everybody: &Everybody, journey: usize) -> Option<()> {
         let Everybody { shop, ends, declined, .. } = everybody;
-        // Neighbours choose different products; of each hundred in a row, so many are declined.
-        let sku = number.wrapping_mul(7_919) % shop.skus.len().max(1);
-        let customer = number % shop.customers.len().max(1);
-        let payment =
-            if number.wrapping_mul(37) % 100 < *declined { Payment::Declined } else { Payment::Approved };
-        let Some(path) = shop.skus.get(sku).map(|sku| format!("/v1/products/{sku}")) else { return };
-        self.ask(everybody, "product", customer, (Method::GET, &path, Bytes::new())).await;
+        let sku = journey % shop.skus.len().max(1);
+        // Of each hundred in a row, so many.
+        let is_declined = journey.wrapping_mul(37) % 100 < *declined;
+        let payment = if is_declined { Payment::Declined } else { Payment::Approved };
+        let path = format!("/v1/products/{}", shop.skus.get(sku)?);
+        self.ask(everybody, "product", (Method::GET, &path, Bytes::new())).await?;
 
-        let Ok(body) = shop.order(sku, payment) else { return };
-        let sent = Instant::now();
-        let answer = self.ask(everybody, "order", customer, (Method::POST, "/v1/orders", body)).await;
-        let Some(order) = answer.as_ref().and_then(order_of) else { return };
-        let ended = ends.of(order).await;
-        if sent >= everybody.counts_from {
-            match ended.filter(|ended| ended.state == payment.wanted()) {
-                Some(ended) => self.seen.complete.record(ended.at.saturating_duration_since(sent)),
-                None => self.seen.wrong += 1,
-            }
+        let (body, sent) = (shop.order(sku, payment).ok()?, Instant::now());
+        let answer = self.ask(everybody, "order", (Method::POST, "/v1/orders", body)).await?;
+        let ended = ends.of(order_of(&answer)?).await?;
+        self.seen.wrong += u64::from(ended.state != payment.wanted());
+        if everybody.counts(sent, ended.at) {
+            self.seen.complete.record(ended.at.saturating_duration_since(sent));
         }
 
-        let latest = (Method::GET, "/v1/orders?limit=5", Bytes::new());
-        self.ask(everybody, "latest five orders", customer, latest).await;
+        self.ask(everybody, "latest five orders", (Method::GET, "/v1/orders?limit=5", Bytes::new())).await?;
+        Some(())
     }
 
     /// A request, and its answer if there is one that is a success.
@@ -215,25 +202,31 @@ impl User {
         &mut self,
         everybody: &Everybody,
         what: &'static str,
-        customer: usize,
         (method, path, body): (Method, &str, Bytes),
     ) -> Option<Answer> {
-        let authorization = everybody.shop.customers.get(customer);
+        let authorization = everybody.shop.customers.get(self.number);
         let sent = Instant::now();
         let answer = self.connection.send(Call { method, path, authorization, body }).await;
-        let took = sent.elapsed();
-        let refused = match answer {
+        let answered = Instant::now();
+        match answer {
             Ok(answer) if answer.status.is_success() => {
-                if sent >= everybody.counts_from {
-                    self.seen.requests.entry(what).or_default().record(took);
+                if everybody.counts(sent, answered) {
+                    self.seen.requests.entry(what).or_default().record(answered - sent);
                 }
-                return Some(answer);
+                Some(answer)
             }
-            Ok(answer) => answer.status.as_u16().to_string(),
-            Err(_unheard) => "none".to_owned(),
-        };
-        *self.seen.refused.entry(refused).or_default() += 1;
-        None
+            refused => {
+                *self.seen.refused.entry(said(&refused)).or_default() += 1;
+                None
+            }
+        }
+    }
+}
+
+impl Everybody {
+    /// Whether what began and ended then counts.
+    fn counts(&self, began: Instant, ended: Instant) -> bool {
+        began >= self.counts_from && ended < self.until
     }
 }
 
@@ -247,13 +240,14 @@ impl Seen {
         }
         self.complete.merge(&other.complete);
         self.wrong += other.wrong;
+        self.broken_off += other.broken_off;
     }
 }
 
 impl Outcome {
-    /// Every answer was a success, and every order ended as its payment says.
+    /// Every journey went to its end, and every order ended as its payment says.
     pub(crate) fn is_right(&self) -> bool {
-        self.seen.refused.is_empty() && self.seen.wrong == 0
+        self.seen.broken_off == 0 && self.seen.wrong == 0
     }
 
     /// All requests together.
@@ -293,8 +287,8 @@ impl fmt::Display for Outcome {
         let refused = if refused.is_empty() { "none" } else { &refused };
         writeln!(
             f,
-            "refused: {refused}; orders that ended otherwise than their payment says, or not: {}",
-            seen.wrong
+            "refused: {refused}; journeys broken off: {}; orders that ended otherwise than their payment says: {}",
+            seen.broken_off, seen.wrong
         )?;
         writeln!(f, "{usage}")
     }
@@ -321,6 +315,20 @@ mod tests {
         tokio::task::yield_now().await;
         ends.over(ended(late));
         assert_eq!(waits.await.unwrap().map(|ended| ended.order), Some(late));
-        assert!(ends.0.lock().unwrap().is_empty(), "what was heard is not kept");
+    }
+    #[test]
+    fn only_what_began_and_ended_within_the_time_counts() {
+        let (counts_from, second) = (Instant::now(), Duration::from_secs(1));
+        let shop = Shop { addresses: Vec::new(), skus: Vec::new(), customers: Vec::new() };
+        let everybody = Everybody {
+            shop: Arc::new(shop),
+            ends: Ends::default(),
+            declined: 0,
+            counts_from,
+            until: counts_from + second * 2,
+        };
+        assert!(everybody.counts(counts_from, counts_from + second));
+        assert!(!everybody.counts(counts_from - second, counts_from + second), "begun to warm up");
+        assert!(!everybody.counts(counts_from + second, counts_from + second * 2), "over too late");
     }
 }

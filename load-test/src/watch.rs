@@ -1,5 +1,6 @@
 //! Hears on `order-events` how orders end.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use domain_types::OrderId;
@@ -14,6 +15,40 @@ pub(crate) struct Ended {
     pub(crate) order: OrderId,
     pub(crate) state: OrderState,
     pub(crate) at: std::time::Instant,
+}
+
+/// Puts together what is known of an order from its answer and from `order-events`, whichever comes first.
+pub(crate) struct Halves<A>(HashMap<OrderId, Half<A>>);
+
+enum Half<A> {
+    Answered(A),
+    Ended(Ended),
+}
+
+impl<A> Default for Halves<A> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<A> Halves<A> {
+    /// It was taken; both, if it has ended already.
+    pub(crate) fn answered(&mut self, order: OrderId, about: A) -> Option<(A, Ended)> {
+        if let Some(Half::Ended(ended)) = self.0.remove(&order) {
+            return Some((about, ended));
+        }
+        self.0.insert(order, Half::Answered(about));
+        None
+    }
+
+    /// It has ended; both, if it was answered already. Else its answer is still on its way, or it is somebody else's.
+    pub(crate) fn ended(&mut self, ended: Ended) -> Option<(A, Ended)> {
+        if let Some(Half::Answered(about)) = self.0.remove(&ended.order) {
+            return Some((about, ended));
+        }
+        self.0.insert(ended.order, Half::Ended(ended));
+        None
+    }
 }
 
 /// Hears until dropped.

@@ -1,16 +1,14 @@
 //! Puts answers and ends together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use domain_types::OrderId;
-use schemas::OrderState;
 use serde::Serialize;
 
 use super::drive::Answered;
 use super::plan::{Asked, Payment, Plan, to_f64};
 use crate::latency::Latency;
-use crate::watch::Ended;
+use crate::watch::{Ended, Halves};
 
 /// What happened within one second.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
@@ -23,17 +21,18 @@ pub(crate) struct Second {
     pub(crate) ended: u64,
 }
 
-/// An order of which one half is known.
-enum Half {
-    Taken { intended: Instant, is_counted: bool, payment: Payment },
-    Ended { at: Instant, state: OrderState },
+/// What is known of an order that was taken.
+struct Taken {
+    intended: Instant,
+    is_counted: bool,
+    payment: Payment,
 }
 
 /// Counts while a plan is driven. What belongs to the warm-up is in the timeline only.
 pub(crate) struct Count {
     begin: Instant,
     steady_from: Instant,
-    halves: HashMap<OrderId, Half>,
+    halves: Halves<Taken>,
     /// Orders that were taken and have not ended.
     pub(crate) on_their_way: u64,
     pub(crate) seen: Seen,
@@ -77,7 +76,7 @@ impl Count {
         let mut count = Self {
             begin,
             steady_from: begin + plan.warm_up,
-            halves: HashMap::new(),
+            halves: Halves::default(),
             on_their_way: 0,
             seen: Seen::default(),
             last_end: None,
@@ -115,37 +114,22 @@ impl Count {
             }
         }
         let (Asked::Order(payment), Some(order)) = (planned.asked, order) else { return };
-        let (intended, is_counted) = (self.begin + planned.at, planned.is_counted);
         self.on_their_way += 1;
-        match self.halves.remove(&order) {
-            Some(Half::Ended { at, state }) => self.complete(intended, is_counted, payment, at, state),
-            Some(Half::Taken { .. }) | None => {
-                self.halves.insert(order, Half::Taken { intended, is_counted, payment });
-            }
+        let taken = Taken { intended: self.begin + planned.at, is_counted: planned.is_counted, payment };
+        if let Some((taken, ended)) = self.halves.answered(order, taken) {
+            self.complete(&taken, &ended);
         }
     }
 
     pub(crate) fn ended(&mut self, ended: &Ended) {
-        let Ended { order, state, at } = *ended;
-        match self.halves.remove(&order) {
-            Some(Half::Taken { intended, is_counted, payment }) => {
-                self.complete(intended, is_counted, payment, at, state);
-            }
-            // Its answer is still on its way, or it is somebody else's.
-            Some(Half::Ended { .. }) | None => {
-                self.halves.insert(order, Half::Ended { at, state });
-            }
+        if let Some((taken, ended)) = self.halves.ended(*ended) {
+            self.complete(&taken, &ended);
         }
     }
 
-    fn complete(
-        &mut self,
-        intended: Instant,
-        is_counted: bool,
-        payment: Payment,
-        at: Instant,
-        state: OrderState,
-    ) {
+    fn complete(&mut self, taken: &Taken, ended: &Ended) {
+        let Taken { intended, is_counted, payment } = *taken;
+        let Ended { state, at, .. } = *ended;
         self.on_their_way = self.on_their_way.saturating_sub(1);
         self.second(at.saturating_duration_since(self.begin)).ended += 1;
         self.seen.wrong += u64::from(state != payment.wanted());
@@ -174,6 +158,9 @@ impl Count {
 
 #[cfg(test)]
 mod tests {
+    use domain_types::OrderId;
+    use schemas::OrderState;
+
     use super::*;
     use crate::http::plan::{Mix, Planned};
 

@@ -162,14 +162,18 @@ async fn ask(shop: &Shop, connection: &mut Connection, planned: Planned, begin: 
     let answer = exchange(shop, connection, planned).await;
     let answered_after = intended.elapsed();
     let order = answer.as_ref().ok().and_then(order_of);
-    let answer = match answer {
+    Answered { planned, sent_after, answered_after, answer: said(&answer), order }
+}
+
+/// Status and code; `none`: no answer.
+pub(crate) fn said(answer: &anyhow::Result<Answer>) -> String {
+    match answer {
         Ok(Answer { status, .. }) if status.is_success() => status.as_u16().to_string(),
         Ok(Answer { status, body, .. }) => {
-            format!("{} {}", status.as_u16(), problem_code(&body)).trim_end().to_owned()
+            format!("{} {}", status.as_u16(), problem_code(body)).trim_end().to_owned()
         }
         Err(_unheard) => "none".to_owned(),
-    };
-    Answered { planned, sent_after, answered_after, answer, order }
+    }
 }
 
 async fn exchange(shop: &Shop, connection: &mut Connection, planned: Planned) -> anyhow::Result<Answer> {

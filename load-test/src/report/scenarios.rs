@@ -7,7 +7,6 @@ use crate::{bare, locks, rivals, sagas, steps, stored, users};
 /// Sizes of all scenarios.
 pub(super) struct Sizes {
     pub(super) bare: bare::Options,
-    /// Measured before all others, and after.
     pub(super) stored: stored::Options,
     /// Before anything is measured.
     pub(super) warm_up: sagas::Closed,
@@ -31,7 +30,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Sized for three minutes of two idle cores, or for as long as figures take to hold still.
+    /// Small ones, or as large as figures need to hold still.
     pub(super) fn new(is_short: bool, seed: u64, stored: Option<usize>) -> Self {
         let orders = if is_short { 12_000 } else { 60_000 };
         let (seconds, warm_up) = if is_short { (6, 3) } else { (30, 10) };
