@@ -57,7 +57,7 @@ pub(crate) struct Options {
 
 /// What one round saw.
 #[derive(Serialize)]
-pub(crate) struct Round {
+struct Round {
     sagas_per_second: f64,
     idle: Latency,
     complete: Latency,

@@ -92,7 +92,7 @@ pub async fn audit_settled(
     cluster: impl Into<Cluster>,
     patience: Patience,
 ) -> Result<Settled, SettledError> {
-    let report = settled(databases, patience).await?;
+    let report = once_settled(databases, patience).await?;
     let mut settled = Settled::default();
     let mut claim = |claim: String, holds: bool| settled.claims.push(Claim { claim, holds });
     let units = report.units;
@@ -142,7 +142,7 @@ pub async fn audit_settled(
 }
 
 /// The first report that is clean, or the last one.
-async fn settled(databases: &Databases, patience: Patience) -> Result<Report, SettledError> {
+async fn once_settled(databases: &Databases, patience: Patience) -> Result<Report, SettledError> {
     let began = Instant::now();
     let (mut last, mut changed) = (crate::audit(databases).await?, Instant::now());
     while !last.is_clean() && changed.elapsed() < patience.unchanged && began.elapsed() < patience.total {
