@@ -64,6 +64,8 @@ struct Round {
     latest: Latency,
     product: Latency,
     memory_mib: BTreeMap<String, f64>,
+    /// Microseconds of CPU per saga, as many at once as there can be.
+    saturated_us: BTreeMap<String, f64>,
     /// Seconds of CPU over HTTP.
     cpu_s: BTreeMap<String, f64>,
 }
@@ -72,7 +74,7 @@ struct Round {
 #[derive(Serialize)]
 pub(crate) struct Stored {
     options: Options,
-    pairs: Vec<Pair>,
+    pairs: Pairs,
     /// Orders that ended otherwise than their payment says.
     wrong: usize,
     /// Of the system with few.
@@ -86,6 +88,11 @@ struct Pair {
     many: Round,
 }
 
+/// In the order in which they were measured.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Pairs(Vec<Pair>);
+
 /// A figure over all pairs: the medians of both, and of the pairs' ratios the middle and the extremes.
 struct Compared {
     few: f64,
@@ -96,7 +103,7 @@ struct Compared {
 /// A figure of a round, by its name, and whether more of it is better.
 type Named = (&'static str, fn(&Round) -> f64, bool);
 
-/// All figures but memory.
+/// All figures but CPU and memory.
 const FIGURES: [Named; 7] = [
     ("complete sagas/s", |round| round.sagas_per_second, true),
     ("one at a time: p50, ms", |round| round.idle.figures().p50, false),
@@ -153,7 +160,7 @@ async fn beside(
     many: &Side<'_>,
     second: &Endpoints,
     options: &Options,
-) -> anyhow::Result<(Vec<Pair>, usize, Audit)> {
+) -> anyhow::Result<(Pairs, usize, Audit)> {
     let few = Side::open(second).await?;
     let wrong = few.store(FIRST_ORDERS * CUSTOMERS).await?;
     settle(second).await;
@@ -167,6 +174,9 @@ async fn beside(
             pairs.push(Pair { few, many });
         }
     }
+    let pairs = Pairs(pairs);
+    // The audits of many orders take a while.
+    eprintln!("{pairs}");
     Ok((pairs, wrong, Audit::run(second).await?))
 }
 
@@ -216,6 +226,7 @@ impl<'a> Side<'a> {
         );
         let read = |name: &str| mixed.seen.reads.get(name).cloned().unwrap_or_default();
         Ok(Round {
+            saturated_us: sagas.cpu_by_process().map(|(name, us)| (name.to_owned(), us)).collect(),
             sagas_per_second: sagas.per_second,
             idle: idle.latency,
             latest: read("latest five orders"),
@@ -241,24 +252,9 @@ impl Stored {
         self.wrong == 0 && self.audit.is_clean()
     }
 
-    fn compared(&self, of: impl Fn(&Round) -> f64) -> Option<Compared> {
-        let few = Spread::of(self.pairs.iter().map(|pair| of(&pair.few)))?;
-        let many = Spread::of(self.pairs.iter().map(|pair| of(&pair.many)))?;
-        let ratio = Spread::of(self.pairs.iter().filter_map(|pair| pair.ratio(&of)))?;
-        Some(Compared { few: few.median, many: many.median, ratio })
-    }
-
     /// The figure that is worse by most: its name, and how many times as bad; and the latest five orders' p95 in ms.
     pub(crate) fn worst(&self) -> Option<(&'static str, Spread, f64)> {
-        let worse = FIGURES.iter().filter_map(|(name, of, is_more_better)| {
-            let worse = |pair: &Pair| {
-                let ratio = pair.ratio(of).filter(|ratio| *ratio > 0.0)?;
-                Some(if *is_more_better { 1.0 / ratio } else { ratio })
-            };
-            Some((*name, Spread::of(self.pairs.iter().filter_map(worse))?))
-        });
-        let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))?;
-        Some((name, ratio, self.compared(|round| round.latest.figures().p95)?.many))
+        self.pairs.worst()
     }
 }
 
@@ -270,9 +266,37 @@ impl fmt::Display for Stored {
              medians\n",
             FIRST_ORDERS * CUSTOMERS + self.options.orders,
             FIRST_ORDERS * CUSTOMERS,
-            self.pairs.len(),
+            self.pairs.0.len(),
             self.options.of_a_round()
         )?;
+        writeln!(f, "{}\nAudit of the second system:\n\n{}", self.pairs, self.audit)
+    }
+}
+
+impl Pairs {
+    fn compared(&self, of: impl Fn(&Round) -> f64) -> Option<Compared> {
+        let few = Spread::of(self.0.iter().map(|pair| of(&pair.few)))?;
+        let many = Spread::of(self.0.iter().map(|pair| of(&pair.many)))?;
+        let ratio = Spread::of(self.0.iter().filter_map(|pair| pair.ratio(&of)))?;
+        Some(Compared { few: few.median, many: many.median, ratio })
+    }
+
+    /// The figure that is worse by most: its name, and how many times as bad; and the latest five orders' p95 in ms.
+    fn worst(&self) -> Option<(&'static str, Spread, f64)> {
+        let worse = FIGURES.iter().filter_map(|(name, of, is_more_better)| {
+            let worse = |pair: &Pair| {
+                let ratio = pair.ratio(of).filter(|ratio| *ratio > 0.0)?;
+                Some(if *is_more_better { 1.0 / ratio } else { ratio })
+            };
+            Some((*name, Spread::of(self.0.iter().filter_map(worse))?))
+        });
+        let (name, ratio) = worse.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))?;
+        Some((name, ratio, self.compared(|round| round.latest.figures().p95)?.many))
+    }
+}
+
+impl fmt::Display for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table =
             Table::new(["figure", "few stored", "many stored", "ratio in pairs, median (least to most)"]);
         let mut row = |name: &str, of: &dyn Fn(&Round) -> f64, shown: &dyn Fn(f64) -> String| {
@@ -287,7 +311,7 @@ impl fmt::Display for Stored {
         let mut by_process =
             |what: &str, of: fn(&Round) -> &BTreeMap<String, f64>, shown: &dyn Fn(f64) -> String| {
                 let names = |round: &Round| of(round).keys().cloned().collect::<BTreeSet<_>>();
-                let Some(Pair { few, many }) = self.pairs.first() else { return };
+                let Some(Pair { few, many }) = self.0.first() else { return };
                 for process in names(few).intersection(&names(many)) {
                     // What is not of one system tells nothing about it.
                     if ["load", "others"].contains(&process.as_str()) {
@@ -297,9 +321,10 @@ impl fmt::Display for Stored {
                     row(&format!("{what} of {process}"), &one, shown);
                 }
             };
+        by_process("saturated, CPU in us per saga", |round| &round.saturated_us, &whole);
         by_process("ordered over HTTP, CPU in s", |round| &round.cpu_s, &|figure| format!("{figure:.1}"));
         by_process("memory in MiB", |round| &round.memory_mib, &whole);
-        writeln!(f, "{table}\nAudit of the second system:\n\n{}", self.audit)
+        write!(f, "{table}")
     }
 }
 
@@ -320,6 +345,7 @@ mod tests {
             latest: latency(5),
             product: latency(product_ms),
             memory_mib: BTreeMap::new(),
+            saturated_us: BTreeMap::new(),
             cpu_s: BTreeMap::new(),
         }
     }
@@ -328,12 +354,11 @@ mod tests {
     fn the_worst_figure_is_told_by_its_median_whether_more_or_less_is_better() {
         let pair = |sagas, product| Pair { few: round(3_000.0, 10), many: round(sagas, product) };
         // One pair with an outlier, and a figure that is half as much: twice as bad.
-        let pairs = vec![pair(1_500.0, 90), pair(1_500.0, 15), pair(1_500.0, 15)];
-        let stored = Stored { options: Options::sized(1, 3, 1, 1), pairs, wrong: 0, audit: Audit::default() };
-        let (name, ratio, latest) = stored.worst().unwrap();
+        let pairs = Pairs(vec![pair(1_500.0, 90), pair(1_500.0, 15), pair(1_500.0, 15)]);
+        let (name, ratio, latest) = pairs.worst().unwrap();
         assert_eq!((name, ratio.median, ratio.most), ("complete sagas/s", 2.0, 2.0));
         assert!((latest - 5.0).abs() < 0.01, "{latest}");
-        let compared = stored.compared(|round| round.product.figures().p95).unwrap();
+        let compared = pairs.compared(|round| round.product.figures().p95).unwrap();
         assert!(
             (compared.ratio.median - 1.5).abs() < 0.01 && compared.ratio.most > 8.9,
             "{}",
