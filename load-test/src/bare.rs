@@ -17,6 +17,7 @@ use crate::http::CUSTOMERS;
 use crate::http::client::{Connection, problem_code};
 use crate::http::drive::{Shop, customers};
 use crate::latency::{Figures, Latency};
+use crate::out::say;
 use crate::sagas;
 use crate::spread::Spread;
 use crate::table::{Table, ms};
@@ -200,6 +201,6 @@ impl fmt::Display for Bare {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let bare = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{bare}\n{audit}");
+    say(format_args!("{bare}\n{audit}"))?;
     Ok(bare.is_right() && audit.is_clean())
 }

@@ -20,6 +20,7 @@ use crate::catalogue::PLENTY;
 use crate::endpoints::Endpoints;
 use crate::latency::Latency;
 use crate::machine::{Processes, Usage};
+use crate::out::say;
 use crate::table::{Table, ms};
 use crate::watch::{Watch, watch};
 use client::Connection;
@@ -205,9 +206,9 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Http) -> anyhow::Result
     let outcome = alone(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
     if options.json {
-        println!("{}", serde_json::json!({"outcome": outcome, "audit": audit}));
+        say(serde_json::json!({"outcome": outcome, "audit": audit}))?;
     } else {
-        println!("{outcome}\n{audit}");
+        say(format_args!("{outcome}\n{audit}"))?;
     }
     Ok(outcome.is_right() && audit.is_clean())
 }

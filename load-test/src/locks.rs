@@ -24,6 +24,7 @@ use crate::database::OwnDatabase;
 use crate::endpoints::Endpoints;
 use crate::kafka::OwnTopics;
 use crate::latency::Latency;
+use crate::out::say;
 use crate::table::{Table, ms};
 use owner::Counter;
 use strategies::{Strategy, Till, Told};
@@ -273,7 +274,7 @@ impl fmt::Display for Locks {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let locks = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{locks}\n{audit}");
+    say(format_args!("{locks}\n{audit}"))?;
     Ok(locks.holds() && audit.is_clean())
 }
 

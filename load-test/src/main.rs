@@ -17,6 +17,7 @@ mod kafka;
 mod latency;
 mod locks;
 mod machine;
+mod out;
 mod report;
 mod rivals;
 mod sagas;
@@ -38,8 +39,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
-    /// Where `firstcome up` says what runs where.
-    #[arg(long, default_value = ".firstcome/endpoints.json")]
+    /// Where `firstcome up` says what runs where; by itself in the data folder, `FIRSTCOME_DATA_DIR` or .firstcome.
+    #[arg(long, default_value_os_t = tool_kit::endpoints_file())]
     endpoints: PathBuf,
     #[command(subcommand)]
     scenario: Scenario,
@@ -80,9 +81,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let endpoints = Endpoints::read(&cli.endpoints)?;
     let fine = match cli.scenario {
-        Scenario::Sagas(closed) => print(&sagas::closed(&endpoints, &closed).await?),
+        Scenario::Sagas(closed) => print(&sagas::closed(&endpoints, &closed).await?)?,
         Scenario::Paced(options) => sagas::paced::run(&endpoints, &options).await?,
-        Scenario::Idle(idle) => print(&sagas::idle(&endpoints, &idle).await?),
+        Scenario::Idle(idle) => print(&sagas::idle(&endpoints, &idle).await?)?,
         Scenario::Sale(sale) => sale::run(&endpoints, &sale).await?,
         Scenario::Http(http) => http::run(&endpoints, &http).await?,
         Scenario::Users(options) => users::run(&endpoints, &options).await?,
@@ -97,7 +98,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(outcome: &sagas::Outcome) -> bool {
-    println!("{outcome}");
-    outcome.wrong == 0
+fn print(outcome: &sagas::Outcome) -> anyhow::Result<bool> {
+    out::say(outcome)?;
+    Ok(outcome.wrong == 0)
 }

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::machine::Machine;
+use crate::out::say;
 use crate::rivals::{self, Rivals};
 use crate::sagas::paced::Rates;
 use crate::{bare, http, locks, sagas, sale, steps, stored, users};
@@ -95,8 +96,8 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     let sizes = Sizes::new(options.short, options.seed, options.stored);
     report.scenarios(endpoints, &sizes).await?;
     report.write()?;
-    println!("{}\n{}", report.summary, report.published);
-    println!("report: {}", options.into.join("report.md").display());
+    say(format_args!("{}\n{}", report.summary, report.published))?;
+    say(format_args!("report: {}", options.into.join("report.md").display()))?;
     Ok(report.sections.iter().all(|section| section.holds))
 }
 

@@ -14,6 +14,7 @@ use tokio::process::Command;
 use crate::audit::Audit;
 use crate::database::OwnDatabase;
 use crate::endpoints::Endpoints;
+use crate::out::say;
 use crate::sagas;
 use crate::table::{Table, ms};
 
@@ -96,7 +97,7 @@ pub(crate) struct Rivals {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let rivals = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{rivals}\n{audit}");
+    say(format_args!("{rivals}\n{audit}"))?;
     Ok(rivals.wrong == 0 && audit.is_clean())
 }
 

@@ -22,6 +22,7 @@ use tool_kit::{Signer, duration};
 use uuid::Uuid;
 
 use crate::endpoints::Endpoints;
+use crate::out::say;
 use buyer::{Ended, Shop, Tried};
 pub(crate) use report::Report;
 
@@ -83,9 +84,9 @@ impl Default for Sale {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Sale) -> anyhow::Result<bool> {
     let report = measure(endpoints, options).await?;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        say(&report)?;
     }
     Ok(report.holds())
 }

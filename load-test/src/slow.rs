@@ -7,6 +7,7 @@ use clap::Args;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::http::{self, Http};
+use crate::out::say;
 use crate::spread::{Spread, in_turn};
 use crate::table::{Table, ms};
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
         pairs.p99.push((without, with));
     }
     let audit = Audit::run(endpoints).await?;
-    println!("{pairs}\n{audit}");
+    say(format_args!("{pairs}\n{audit}"))?;
     Ok(is_right && audit.is_clean())
 }
 

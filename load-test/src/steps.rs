@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::http::{self, Http, Outcome};
+use crate::out::say;
 use crate::table::{Table, ms};
 
 /// `load-test steps`
@@ -108,9 +109,9 @@ pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Res
     let all = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
     for steps in &all {
-        println!("{steps}");
+        say(steps)?;
     }
-    println!("{audit}");
+    say(&audit)?;
     let wrong: u64 = all.iter().flat_map(|steps| &steps.steps).map(|step| step.seen.wrong).sum();
     Ok(wrong == 0 && audit.is_clean())
 }

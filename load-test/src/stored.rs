@@ -17,6 +17,7 @@ use crate::http::drive::{Shop, customers};
 use crate::http::{self, CUSTOMERS, Http};
 use crate::latency::Latency;
 use crate::machine::Processes;
+use crate::out::say;
 use crate::sagas::{self, Closed, Idle};
 use crate::second::Second;
 use crate::spread::{Spread, in_turn};
@@ -138,7 +139,7 @@ struct Side<'a> {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let stored = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{stored}\n{audit}");
+    say(format_args!("{stored}\n{audit}"))?;
     Ok(stored.holds() && audit.is_clean())
 }
 

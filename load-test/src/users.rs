@@ -24,6 +24,7 @@ use crate::http::hear;
 use crate::http::plan::{Payment, to_f64};
 use crate::latency::Latency;
 use crate::machine::{Processes, Usage};
+use crate::out::say;
 use crate::table::{Table, ms};
 use crate::watch::{Ended, Halves, Watch, watch};
 
@@ -113,7 +114,7 @@ struct Everybody {
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let outcome = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{outcome}\n{audit}");
+    say(format_args!("{outcome}\n{audit}"))?;
     Ok(outcome.is_right() && audit.is_clean())
 }
 

@@ -17,7 +17,7 @@ use crate::servers::Servers;
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 fine, 1 something found (drift, violation, refusal, no such order), 2 usage, 3 a dependency away.\n\
-                  Servers are found by flags, environment, or .firstcome/endpoints.json."
+                  Servers are found by flags, environment, or endpoints.json in FIRSTCOME_DATA_DIR or .firstcome."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -33,12 +33,12 @@ type Pools = Arc<Mutex<BTreeMap<String, Vec<PgPool>>>>;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Servers")]
 pub(crate) struct Servers {
-    /// File that `firstcome up` leaves
+    /// File that `firstcome up` leaves in its data folder, `FIRSTCOME_DATA_DIR` or .firstcome
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        default_value = ".firstcome/endpoints.json",
+        default_value_os_t = tool_kit::endpoints_file(),
         env = "SAGACTL_ENDPOINTS"
     )]
     endpoints: PathBuf,

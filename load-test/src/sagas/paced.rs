@@ -11,6 +11,7 @@ use crate::audit::Audit;
 use crate::endpoints::Endpoints;
 use crate::latency::{Figures, Latency};
 use crate::machine::Processes;
+use crate::out::say;
 use crate::table::{Table, ms};
 
 /// `load-test paced`
@@ -115,6 +116,6 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
 pub(crate) async fn run(endpoints: &Endpoints, options: &Options) -> anyhow::Result<bool> {
     let rates = measure(endpoints, options).await?;
     let audit = Audit::run(endpoints).await?;
-    println!("{rates}\n{audit}");
+    say(format_args!("{rates}\n{audit}"))?;
     Ok(rates.is_right() && audit.is_clean())
 }
