@@ -16,6 +16,7 @@ mod products;
 mod projection;
 pub mod rebuild;
 mod redis;
+mod remembered;
 mod run;
 mod settings;
 mod wakeups;

@@ -250,16 +250,18 @@ impl Node {
         tasks.background.spawn(cache.clone().run(tasks.end.clone()));
         let (failed, failures) = mpsc::channel(1);
         let mut start = Start { node: self, settings, tasks, metrics, failed, consumers: Vec::new() };
-        // A read model competes with the sagas for the same machine, and may be a little behind them.
+        // A read model competes with the sagas for the same machine, and may be a little behind them. The larger a batch, the more of it are
+        // changes of the same row, which is written once.
+        let large = Limits { batch_records: 4_000, batch_bytes: 4 << 20, ..Limits::default() };
         start.consumer(
             Topic::OrderEvents,
             Orders,
-            Limits { batch_records: 4_000, pace_burst: 2, pace_per_second: 50, rest: 4, ..Limits::default() },
+            Limits { pace_burst: 2, pace_per_second: 50, rest: 4, ..large.clone() },
         );
         start.consumer(
             Topic::StockLevels,
             StockLevels { cache },
-            Limits { gather: Duration::from_millis(50), rest: 9, ..Limits::default() },
+            Limits { gather: Duration::from_millis(50), rest: 9, ..large },
         );
         start.consumer(Topic::StockEvents, StockChanges, Limits::default());
         start.door(admission)?;

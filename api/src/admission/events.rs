@@ -4,8 +4,7 @@
 //! applying a batch again changes nothing, so it may happen before the commit that moves the position. While Redis is
 //! away the batch is tried again, and nothing is missed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 
 use domain_types::{CustomerId, LineNumber, OrderId, Sku};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -16,8 +15,9 @@ use super::scripts::{self, Settled, What};
 use super::store::{self, keeps_units};
 use super::{Levels, Redis, RedisAway};
 use crate::orders::model::Order;
+use crate::remembered::Remembered;
 
-/// Most orders that a partition's owner remembers; beyond that it forgets all and looks them up.
+/// Most orders that a partition's owner remembers; others are looked up.
 const MAX_REMEMBERED: usize = 50_000;
 /// Most events of one script: Redis does nothing else meanwhile.
 const MAX_EVENTS: usize = 100;
@@ -42,7 +42,7 @@ pub(crate) struct SettlementsHandler {
     redis: Redis,
     levels: Levels,
     /// What later events do not repeat.
-    orders: HashMap<OrderId, Arc<Facts>>,
+    orders: Remembered<Facts>,
 }
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl HandlerFactory for Settlements {
         Ok(SettlementsHandler {
             redis: self.redis.clone(),
             levels: self.levels.clone(),
-            orders: HashMap::new(),
+            orders: Remembered::new(MAX_REMEMBERED),
         })
     }
 }
@@ -93,13 +93,13 @@ impl Handler for SettlementsHandler {
         self.remember(tx, &events).await?;
         let mut by_sku: BTreeMap<Sku, Vec<Settled>> = BTreeMap::new();
         for (id, event) in &events {
-            if let Some(facts) = self.orders.get(id) {
+            if let Some(facts) = self.orders.get(*id) {
                 for (sku, settled) in settlements(*id, facts, event) {
                     by_sku.entry(sku).or_default().push(settled);
                 }
             }
             if ended(event).is_some_and(|keeps| !keeps) {
-                self.orders.remove(id);
+                self.orders.take(*id);
             }
         }
         let this = &*self;
@@ -116,9 +116,6 @@ impl Handler for SettlementsHandler {
 impl SettlementsHandler {
     /// Makes sure that the orders are known whose events need more than they say.
     async fn remember(&mut self, tx: &mut Tx, events: &[(OrderId, &OrderEvent)]) -> Result<(), HandlerError> {
-        if self.orders.len() > MAX_REMEMBERED {
-            self.orders.clear();
-        }
         let mut wanted = HashSet::new();
         for (id, event) in events {
             match event {
@@ -126,11 +123,11 @@ impl SettlementsHandler {
                     let line = |line: &OrderedLine| (line.sku.clone(), line.quantity.get(), line.ticket);
                     let lines = placed.lines.iter().map(line).collect();
                     let facts = Facts { customer_id: placed.customer_id, lines };
-                    self.orders.insert(*id, Arc::new(facts));
+                    self.orders.put(*id, facts);
                     wanted.remove(id);
                 }
                 OrderEvent::OrderChanged(changed) => {
-                    if matters(changed) && !self.orders.contains_key(id) {
+                    if matters(changed) && !self.orders.renew(*id) {
                         wanted.insert(*id);
                     }
                 }
@@ -141,7 +138,7 @@ impl SettlementsHandler {
         }
         let ids: Vec<OrderId> = wanted.iter().copied().collect();
         for order in store::projected(tx.reader().await?, &ids).await? {
-            self.orders.insert(order.id, Arc::new(Facts::from(&order)));
+            self.orders.put(order.id, Facts::from(&order));
             wanted.remove(&order.id);
         }
         match wanted.into_iter().next() {

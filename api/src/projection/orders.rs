@@ -8,8 +8,9 @@ use schemas::{DecodeError, Envelope, Message, OrderEvent};
 
 use super::store;
 use crate::orders::model::Order;
+use crate::remembered::Remembered;
 
-/// Most orders that a partition's owner remembers; beyond that it forgets all and loads again.
+/// Most orders that a partition's owner remembers.
 const MAX_REMEMBERED: usize = 20_000;
 
 /// An event that can't be applied.
@@ -32,12 +33,18 @@ enum EventError {
 pub(crate) struct Orders;
 
 /// Applies the events of one partition.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OrdersHandler {
     /// Orders as they are committed; only those that may still change.
-    remembered: HashMap<OrderId, Order>,
+    remembered: Remembered<Order>,
     /// Orders of the open transaction.
     open: HashMap<OrderId, Order>,
+}
+
+impl Default for OrdersHandler {
+    fn default() -> Self {
+        Self { remembered: Remembered::new(MAX_REMEMBERED), open: HashMap::new() }
+    }
 }
 
 impl HandlerFactory for Orders {
@@ -88,14 +95,13 @@ impl Handler for OrdersHandler {
     }
 
     fn committed(&mut self) {
-        if self.remembered.len() + self.open.len() > MAX_REMEMBERED {
-            self.remembered.clear();
+        for (id, order) in self.open.drain().filter(|(_, order)| !order.is_final) {
+            self.remembered.put(id, order);
         }
-        self.remembered.extend(self.open.drain().filter(|(_, order)| !order.is_final));
     }
 
     fn rolled_back(&mut self) {
-        self.remembered.clear();
+        self.remembered.forget_all();
         self.open.clear();
     }
 }
@@ -110,7 +116,7 @@ impl OrdersHandler {
         let mut orders = HashMap::with_capacity(batch.len());
         let mut wanted = HashSet::new();
         for id in batch.iter().filter_map(|received| received.input.order_id) {
-            match self.remembered.remove(&id) {
+            match self.remembered.take(id) {
                 Some(order) => {
                     orders.insert(id, order);
                 }
