@@ -8,15 +8,14 @@ use domain_types::OrderId;
 /// under way are there, however many there were before them: what was put or renewed stays for at least half as many.
 #[derive(Debug)]
 pub(crate) struct Remembered<V> {
-    /// Of each generation.
-    most: usize,
+    most_of_a_generation: usize,
     younger: HashMap<OrderId, V>,
     older: HashMap<OrderId, V>,
 }
 
 impl<V> Remembered<V> {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most: most / 2, younger: HashMap::new(), older: HashMap::new() }
+        Self { most_of_a_generation: most / 2, younger: HashMap::new(), older: HashMap::new() }
     }
 
     pub(crate) fn get(&self, id: OrderId) -> Option<&V> {
@@ -24,7 +23,7 @@ impl<V> Remembered<V> {
     }
 
     pub(crate) fn put(&mut self, id: OrderId, value: V) {
-        if self.younger.len() >= self.most {
+        if self.younger.len() >= self.most_of_a_generation {
             self.older = std::mem::take(&mut self.younger);
         }
         self.older.remove(&id);
@@ -88,13 +87,16 @@ mod tests {
     #[test]
     fn what_was_taken_or_put_anew_is_not_found_as_it_was() {
         let mut remembered = Remembered::new(4);
-        for number in 0..4 {
+        // The first two are the older generation.
+        for number in 0..3 {
             remembered.put(id(number), number);
         }
         remembered.put(id(0), 10);
         assert_eq!(remembered.get(id(0)), Some(&10));
         assert_eq!(remembered.take(id(0)), Some(10));
         assert_eq!(remembered.get(id(0)), None);
+        assert_eq!(remembered.take(id(1)), Some(1));
+        assert_eq!(remembered.get(id(1)), None);
         remembered.put(id(1), 11);
         remembered.forget_all();
         assert!((0..4).all(|number| remembered.get(id(number)).is_none()));
