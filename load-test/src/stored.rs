@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use domain_types::CustomerId;
 use serde::Serialize;
+use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
 use crate::audit::Audit;
@@ -31,10 +32,13 @@ const ONE_BY_ONE: usize = 200;
 const WARM_UP_S: u32 = 5;
 /// Orders stored between two lines of progress.
 const AT_ONCE: usize = 100_000;
-/// What the load leaves behind (vacuum, checkpoints, read models) is over when the machine is idle for so much of a while ...
+/// What the load leaves behind (checkpoints, read models) is over when the machine is idle for so much of each such moment, and no
+/// vacuum runs, which rests between pages and so leaves the machine idle, too ...
 const QUIET: (f64, Duration) = (0.85, Duration::from_secs(5));
-/// ... or does not count as the load's any more.
-const QUIET_WITHIN: Duration = Duration::from_secs(600);
+/// ... for as long as it takes until PostgreSQL has looked at each database whether a vacuum is due: its `autovacuum_naptime`. ...
+const QUIET_FOR: Duration = Duration::from_secs(60);
+/// ... Or it does not count as the load's any more.
+const QUIET_WITHIN: Duration = Duration::from_secs(1_800);
 
 /// `load-test stored`
 #[derive(Debug, Clone, Args, Serialize)]
@@ -164,7 +168,7 @@ async fn beside(
 ) -> anyhow::Result<(Pairs, usize, Audit)> {
     let few = Side::open(second).await?;
     let wrong = few.store(FIRST_ORDERS * CUSTOMERS).await?;
-    settle(second).await;
+    settle([many.endpoints, second]).await?;
     let mut pairs = Vec::new();
     let last = options.pairs.max(1);
     for number in 0..=last {
@@ -181,17 +185,35 @@ async fn beside(
     Ok((pairs, wrong, Audit::run(second).await?))
 }
 
-/// Waits until the machine has come to rest.
-async fn settle(endpoints: &Endpoints) {
+/// Waits until the machine and both systems' databases have come to rest.
+async fn settle(systems: [&Endpoints; 2]) -> anyhow::Result<()> {
+    let mut servers = Vec::new();
+    for endpoints in systems {
+        servers.push(PgConnection::connect(&endpoints.database("postgres")?).await?);
+    }
     let (quiet, moment) = QUIET;
-    let (processes, begun) = (Processes::of(&endpoints.home), Instant::now());
-    let mut idle = 0.0;
-    while idle < quiet && begun.elapsed() < QUIET_WITHIN {
+    let (processes, begun) = (Processes::of(&systems[1].home), Instant::now());
+    let mut quiet_since = begun;
+    while quiet_since.elapsed() < QUIET_FOR && begun.elapsed() < QUIET_WITHIN {
         let before = processes.begin();
         tokio::time::sleep(moment).await;
-        idle = processes.end(&before).idle;
+        if processes.end(&before).idle < quiet || vacuums(&mut servers).await? > 0 {
+            quiet_since = Instant::now();
+        }
     }
-    eprintln!("  after {} s the machine is idle for {:.0} %", begun.elapsed().as_secs(), idle * 100.0);
+    let waited = begun.elapsed().as_secs();
+    eprintln!("  waited {waited} s; quiet, without a vacuum, for {} s", quiet_since.elapsed().as_secs());
+    Ok(())
+}
+
+/// Vacuums that PostgreSQL runs by itself.
+async fn vacuums(servers: &mut [PgConnection]) -> sqlx::Result<i64> {
+    let mut running = 0;
+    for server in servers {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'";
+        running += sqlx::query_scalar::<_, i64>(query).fetch_one(server).await?;
+    }
+    Ok(running)
 }
 
 impl<'a> Side<'a> {
