@@ -32,12 +32,12 @@ const ONE_BY_ONE: usize = 200;
 const WARM_UP_S: u32 = 5;
 /// Orders stored between two lines of progress.
 const AT_ONCE: usize = 100_000;
-/// What the load leaves behind (checkpoints, read models) is over when the machine is idle for so much of each such moment, and no
-/// vacuum runs, which rests between pages and so leaves the machine idle, too ...
+/// What the load leaves behind is over when the machine is idle for so much of each such moment (checkpoints, read models), and no vacuum
+/// runs, whose rests between pages leave the machine idle, too ...
 const QUIET: (f64, Duration) = (0.85, Duration::from_secs(5));
-/// ... for as long as it takes until PostgreSQL has looked at each database whether a vacuum is due: its `autovacuum_naptime`. ...
+/// ... for PostgreSQL's default `autovacuum_naptime`, within which it looks once at each database whether a vacuum is due ...
 const QUIET_FOR: Duration = Duration::from_secs(60);
-/// ... Or it does not count as the load's any more.
+/// ... or, after so long, does not count as the load's any more.
 const QUIET_WITHIN: Duration = Duration::from_secs(1_800);
 
 /// `load-test stored`
