@@ -39,7 +39,8 @@ pub(super) const fn keeps_units(state: OrderState) -> bool {
 /// A customer's orders that have units.
 pub(super) async fn orders_of(pool: &PgPool, customer: CustomerId) -> sqlx::Result<Vec<Order>> {
     let documents: Vec<String> = sqlx::query_scalar(
-        "SELECT document FROM orders WHERE customer_id = $1 ORDER BY created_at DESC, order_id DESC LIMIT $2",
+        "SELECT document FROM orders WHERE uuid_hash(customer_id) = uuid_hash($1) AND customer_id = $1
+         ORDER BY created_at DESC LIMIT $2",
     )
     .bind(customer.uuid())
     .bind(MAX_ORDERS)

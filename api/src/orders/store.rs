@@ -158,6 +158,17 @@ pub(crate) async fn forget_requests_before(pool: &PgPool, time: Timestamp) -> sq
 /// A place in a customer's orders, newest first.
 pub(crate) type Position = (i64, OrderId);
 
+/// $1 customer, $2 states, or none for all, $3 and $4 the place after which it goes on, $5 how many. The index has orders by their
+/// customer's hash and their time: as many are read as are wanted, and those of the last one's instant, of which the ids decide.
+const PAGE: &str = "SELECT document FROM (
+            SELECT created_at, order_id, document FROM orders
+             WHERE uuid_hash(customer_id) = uuid_hash($1) AND customer_id = $1
+               AND created_at <= COALESCE($3::timestamptz, 'infinity')
+               AND ($3 IS NULL OR (created_at, order_id) < ($3, $4::uuid))
+               AND (cardinality($2::text[]) = 0 OR state = ANY($2))
+             ORDER BY created_at DESC FETCH FIRST $5 ROWS WITH TIES) AS newest
+         ORDER BY created_at DESC, order_id DESC LIMIT $5";
+
 /// The next orders of a customer after `after`, newest first.
 pub(crate) async fn list(
     pool: &PgPool,
@@ -170,19 +181,10 @@ pub(crate) async fn list(
     let (time, id) = after.map_or((None, None), |(millis, id)| {
         (Some(Timestamp::from_millis(millis).to_utc()), Some(id.uuid()))
     });
-    let documents: Vec<String> = sqlx::query_scalar(
-        "SELECT document FROM orders
-         WHERE customer_id = $1
-           AND (cardinality($2::text[]) = 0 OR state = ANY($2))
-           AND ($3::timestamptz IS NULL OR (created_at, order_id) < ($3, $4::uuid))
-         ORDER BY created_at DESC, order_id DESC LIMIT $5",
-    )
-    .bind(customer.uuid())
-    .bind(states)
-    .bind(time)
-    .bind(id)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
+    let page = sqlx::query_scalar(PAGE).bind(customer.uuid()).bind(states).bind(time).bind(id).bind(limit);
+    let documents: Vec<String> = page.fetch_all(pool).await?;
     documents.iter().map(|document| serde_json::from_str(document).map_err(unreadable)).collect()
 }
+
+#[cfg(test)]
+mod tests;
