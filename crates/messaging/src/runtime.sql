@@ -19,9 +19,12 @@ CREATE TABLE IF NOT EXISTS messaging_outbox (
     seq            bigint  NOT NULL,
     body           bytea   NOT NULL,
     CONSTRAINT messaging_outbox_pk PRIMARY KEY (partition_id, consumer_group, topic, epoch, seq)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+);
 -- The body is compressed already.
 ALTER TABLE messaging_outbox ALTER COLUMN body SET STORAGE EXTERNAL;
+-- Rows come and go all the time: their room is found soon, and kept for those that come next instead of given back to the system.
+ALTER TABLE messaging_outbox SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+    vacuum_truncate = false, toast.vacuum_truncate = false);
 
 CREATE TABLE IF NOT EXISTS messaging_parked (
     partition_id   integer NOT NULL,
