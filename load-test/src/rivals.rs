@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Seconds of each of a rival's runs: one to warm up, three over 1,000 products, three of one product.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u32,
-    /// Orders of each of this product's runs.
+    /// Orders of each of this product's runs; a quarter of them warms up.
     #[arg(long, default_value_t = 40_000)]
     pub(crate) orders: usize,
     /// Orders one at a time.
@@ -118,17 +118,19 @@ pub(crate) async fn measure(endpoints: &Endpoints, options: &Options) -> anyhow:
     Ok(Rivals { own, seen, skipped, wrong })
 }
 
+/// This product's figures, in the order in which a rival takes its own: some in flight to warm up, one at a time, then many.
 async fn own(endpoints: &Endpoints, options: &Options, wrong: &mut usize) -> anyhow::Result<Seen> {
-    let mut run = async |skus| {
-        let closed = sagas::Closed::of(options.orders, skus);
+    let mut run = async |orders, in_flight, skus| {
+        let closed = sagas::Closed { in_flight, ..sagas::Closed::of(orders, skus) };
         let outcome = sagas::closed(endpoints, &closed).await?;
         let figures = outcome.latency.figures();
         *wrong += outcome.wrong;
         let (per_second, p50_ms, p99_ms) = (outcome.per_second, figures.p50, figures.p99);
-        anyhow::Ok(Closed { in_flight: closed.in_flight, per_second, p50_ms, p99_ms })
+        anyhow::Ok(Closed { in_flight, per_second, p50_ms, p99_ms })
     };
-    let (uniform, hot) = (run(1_000).await?, run(1).await?);
+    run(options.orders / 4, 64, 1_000).await?;
     let idle = sagas::idle(endpoints, &sagas::Idle { orders: options.idle_orders, pause_ms: 50 }).await?;
+    let (uniform, hot) = (run(options.orders, 4_000, 1_000).await?, run(options.orders, 4_000, 1).await?);
     *wrong += idle.wrong;
     let figures = idle.latency.figures();
     let idle = Idle { p50_ms: figures.p50, p99_ms: figures.p99 };
