@@ -33,12 +33,12 @@ const WARM_UP_S: u32 = 5;
 /// Orders stored between two lines of progress.
 const AT_ONCE: usize = 100_000;
 /// What the load leaves behind is over when the machine is idle for so much of each such moment (checkpoints, read models), and no vacuum
-/// runs, whose rests between pages leave the machine idle, too ...
+/// of PostgreSQL's own runs, whose rests between pages leave the machine idle, too ...
 const QUIET: (f64, Duration) = (0.85, Duration::from_secs(5));
 /// ... for PostgreSQL's default `autovacuum_naptime`, within which it looks once at each database whether a vacuum is due ...
 const QUIET_FOR: Duration = Duration::from_secs(60);
 /// ... or, after so long, does not count as the load's any more.
-const QUIET_WITHIN: Duration = Duration::from_secs(1_800);
+const QUIET_WITHIN: Duration = Duration::from_secs(600);
 
 /// `load-test stored`
 #[derive(Debug, Clone, Args, Serialize)]
@@ -168,6 +168,9 @@ async fn beside(
 ) -> anyhow::Result<(Pairs, usize, Audit)> {
     let few = Side::open(second).await?;
     let wrong = few.store(FIRST_ORDERS * CUSTOMERS).await?;
+    for endpoints in [many.endpoints, second] {
+        vacuum(endpoints).await?;
+    }
     settle([many.endpoints, second]).await?;
     let mut pairs = Vec::new();
     let last = options.pairs.max(1);
@@ -183,6 +186,14 @@ async fn beside(
     // The audits of many orders take a while.
     eprintln!("{pairs}");
     Ok((pairs, wrong, Audit::run(second).await?))
+}
+
+/// Vacuums what the services have, as PostgreSQL's documentation says to after much was loaded; by itself it takes its time for that.
+async fn vacuum(endpoints: &Endpoints) -> anyhow::Result<()> {
+    for url in endpoints.postgres.values().flatten() {
+        sqlx::raw_sql("VACUUM").execute(&mut PgConnection::connect(url).await?).await?;
+    }
+    Ok(())
 }
 
 /// Waits until the machine and both systems' databases have come to rest.
