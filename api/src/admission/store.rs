@@ -8,6 +8,7 @@ use sqlx::types::Uuid;
 use sqlx::{PgConnection, PgPool, Row};
 
 use crate::orders::model::Order;
+use crate::orders::store::list;
 
 /// Most orders of a customer that are looked through for units of a sku: the newest ones.
 const MAX_ORDERS: i64 = 1_000;
@@ -38,15 +39,7 @@ pub(super) const fn keeps_units(state: OrderState) -> bool {
 
 /// A customer's orders that have units.
 pub(super) async fn orders_of(pool: &PgPool, customer: CustomerId) -> sqlx::Result<Vec<Order>> {
-    let documents: Vec<String> = sqlx::query_scalar(
-        "SELECT document FROM orders WHERE uuid_hash(customer_id) = uuid_hash($1) AND customer_id = $1
-         ORDER BY created_at DESC LIMIT $2",
-    )
-    .bind(customer.uuid())
-    .bind(MAX_ORDERS)
-    .fetch_all(pool)
-    .await?;
-    let mut orders = documents.iter().map(|document| order(document)).collect::<sqlx::Result<Vec<_>>>()?;
+    let mut orders = list(pool, customer, &[], None, MAX_ORDERS).await?;
     orders.retain(|order| keeps_units(order.state));
     Ok(orders)
 }

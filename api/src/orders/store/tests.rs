@@ -26,7 +26,7 @@ async fn o14_a_page_reads_as_many_orders_as_it_shows_however_many_the_customer_h
            FROM generate_series(1, 10000) AS n"
     );
     sqlx::raw_sql(AssertSqlSafe(format!("PREPARE page AS {PAGE}"))).execute(&pool).await.unwrap();
-    for fill in [None, Some(fill)] {
+    for (fill, shown) in [(None, 0), (Some(fill), 5)] {
         if let Some(fill) = fill {
             sqlx::raw_sql(AssertSqlSafe(fill)).execute(&pool).await.unwrap();
             sqlx::raw_sql("ANALYZE orders").execute(&pool).await.unwrap();
@@ -38,7 +38,7 @@ async fn o14_a_page_reads_as_many_orders_as_it_shows_however_many_the_customer_h
             let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&pool).await.unwrap();
             let plan = rows.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
             let read = rows_of(&plan, "using orders_of_customer on");
-            assert!(read <= 7 && !plan.contains("Rows Removed"), "{after}:\n{plan}");
+            assert!((shown..=7).contains(&read) && !plan.contains("Rows Removed"), "{after}:\n{plan}");
         }
     }
 }
