@@ -1,7 +1,7 @@
 //! The owner of one partition of `payment-commands`: load, decide, save, answer, and call the provider after the commit.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::calls::{Answered, Calls, Line};
 use crate::command::{self, Command};
 use crate::metrics::Tally;
 use crate::provider::Provider;
-use crate::store::{Changes, LedgerRow, PaymentStore, Stored};
+use crate::store::{Change, Changes, LedgerRow, PaymentStore, Stored, Table};
 
 /// Most provider answers of one transaction.
 const ANSWERS_PER_TRANSACTION: usize = 1_000;
@@ -61,8 +61,8 @@ impl Rows {
 struct Staged {
     /// Records as they will be.
     records: BTreeMap<OrderId, PaymentRecord>,
-    /// Those of them that have no row yet.
-    new: HashSet<OrderId>,
+    /// Where the rows of those are that have one.
+    stored: HashMap<OrderId, Table>,
     changed: HashSet<OrderId>,
     movements: Vec<Movement>,
     /// How many of the handler's answers it applies.
@@ -74,11 +74,11 @@ struct Staged {
 impl Staged {
     /// The records that changed.
     fn changes(&self) -> Changes<'_> {
-        let pick = |is_new: bool| {
-            let changed = self.changed.iter().filter(move |order_id| self.new.contains(order_id) == is_new);
-            changed.filter_map(|order_id| self.records.get(order_id)).collect()
+        let change = |order_id| {
+            let record = self.records.get(order_id)?;
+            Some(Change { record, was: self.stored.get(order_id).copied() })
         };
-        Changes { new: pick(true), changed: pick(false), ledger: None }
+        Changes { records: self.changed.iter().filter_map(change).collect(), ledger: None }
     }
 }
 
@@ -127,9 +127,6 @@ impl<P: Provider, S: PaymentStore> Handler<S> for PaymentHandler<P> {
         for received in batch {
             let Command { order_id, cause, message } = &received.input;
             let known = self.staged.records.get(order_id);
-            if known.is_none() {
-                self.staged.new.insert(*order_id);
-            }
             let decision = decide(known, *order_id, message, cause);
             self.stage(*order_id, decision, outputs);
         }
@@ -217,7 +214,8 @@ impl<P: Provider> PaymentHandler<P> {
             if let Entry::Vacant(entry) = self.staged.records.entry(order_id) {
                 match self.calls.charge(order_id) {
                     Some(charge) => {
-                        entry.insert(PaymentRecord::Charge(charge.clone()));
+                        let record = entry.insert(PaymentRecord::Charge(charge.clone()));
+                        self.staged.stored.insert(order_id, Table::of(record));
                     }
                     None => {
                         missing.insert(order_id);
@@ -230,6 +228,7 @@ impl<P: Provider> PaymentHandler<P> {
         for (order_id, stored) in tx.load(self.partition, &missing).await? {
             match stored {
                 Stored::Record(record) => {
+                    self.staged.stored.insert(order_id, Table::of(&record));
                     self.staged.records.insert(order_id, record);
                 }
                 Stored::Unreadable(why) => unreadable.push((order_id, why)),

@@ -30,7 +30,7 @@ pub use provider::Provider;
 pub use settings::{
     CallSettings, EXAMPLE_SETTINGS, HttpSettings, InvalidSettings, Settings, SimulatedSettings,
 };
-pub use store::{Changes, LedgerRow, PaymentStore, Stored};
+pub use store::{Change, Changes, LedgerRow, PaymentStore, Stored, Table};
 
 /// The consumer group; dead letters and control records name it.
 pub const CONSUMER_GROUP: &str = "payment-worker";

@@ -15,6 +15,18 @@ use sqlx::types::Uuid;
 
 const BARRED: &str = "barred";
 
+/// $1 partition, $2 orders.
+const LOAD: &str = "SELECT c.order_id, c.customer_id, c.amount, c.currency, c.body
+   FROM UNNEST($2::uuid[]) AS k (order_id)
+  CROSS JOIN LATERAL (
+     (SELECT o.order_id, o.customer_id, o.amount, o.currency, o.body
+        FROM open_charges AS o WHERE o.partition_id = $1 AND o.order_id = k.order_id OFFSET 0)
+     UNION ALL
+     (SELECT d.order_id, d.customer_id, d.amount, d.currency, d.body
+        FROM done_charges AS d WHERE d.partition_id = $1 AND d.order_id = k.order_id OFFSET 0)) AS c";
+
+const SAVE: &str = include_str!("save.sql");
+
 /// The charges of a partition, in an open transaction.
 pub trait PaymentStore: Send {
     /// What is stored under these orders.
@@ -51,12 +63,38 @@ pub trait PaymentStore: Send {
 /// What a transaction changed.
 #[derive(Debug, Default)]
 pub struct Changes<'a> {
-    /// Orders that have no row yet.
-    pub new: Vec<&'a PaymentRecord>,
-    /// Orders that have one; customer and terms never change.
-    pub changed: Vec<&'a PaymentRecord>,
+    /// Each order once.
+    pub records: Vec<Change<'a>>,
     /// What is appended to the ledger.
     pub ledger: Option<LedgerRow<'a>>,
+}
+
+/// A record that a transaction changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// As it is now. Customer and terms of a stored one never change.
+    pub record: &'a PaymentRecord,
+    /// Where its row was before; `None`: it had none.
+    pub was: Option<Table>,
+}
+
+/// The table that a record's row is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `open_charges`: a provider call is pending.
+    Open,
+    /// `done_charges`: none is.
+    Done,
+}
+
+impl Table {
+    /// Where this record's row is once it is saved.
+    pub const fn of(record: &PaymentRecord) -> Self {
+        match record {
+            PaymentRecord::Charge(charge) if charge.state.pending().is_some() => Self::Open,
+            PaymentRecord::Charge(_) | PaymentRecord::Barred { .. } => Self::Done,
+        }
+    }
 }
 
 /// A row of the ledger: the movements of one transaction.
@@ -195,16 +233,7 @@ async fn load(
         return Ok(HashMap::new());
     }
     let orders = uuids(orders);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT c.order_id, c.customer_id, c.amount, c.currency, c.body
-           FROM UNNEST($2::uuid[]) AS k (order_id)
-          CROSS JOIN LATERAL (
-             SELECT c.* FROM charges AS c WHERE c.partition_id = $1 AND c.order_id = k.order_id OFFSET 0) AS c",
-    )
-    .bind(partition)
-    .bind(orders)
-    .fetch_all(tx)
-    .await?;
+    let rows: Vec<Row> = sqlx::query_as(LOAD).bind(partition).bind(orders).fetch_all(tx).await?;
     Ok(rows.into_iter().map(Row::read).collect())
 }
 
@@ -217,7 +246,7 @@ async fn load_pending(
 ) -> Result<Vec<(OrderId, Stored)>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
         "SELECT order_id, customer_id, amount, currency, body
-           FROM charges
+           FROM open_charges
           WHERE partition_id = $1 AND next_call_at <= $2 AND order_id <> ALL($3)
           ORDER BY next_call_at LIMIT $4",
     )
@@ -236,7 +265,7 @@ async fn next_call_after(
     until: Timestamp,
 ) -> Result<Option<Timestamp>, StoreError> {
     let next: Option<i64> = sqlx::query_scalar(
-        "SELECT min(next_call_at) FROM charges WHERE partition_id = $1 AND next_call_at > $2",
+        "SELECT min(next_call_at) FROM open_charges WHERE partition_id = $1 AND next_call_at > $2",
     )
     .bind(partition)
     .bind(until.as_millis())
@@ -245,75 +274,106 @@ async fn next_call_after(
     Ok(next.map(Timestamp::from_millis))
 }
 
+/// Rows of either table, by column; those of `done_charges` have no call.
 #[derive(Default)]
 struct Columns {
     order_id: Vec<Uuid>,
     customer_id: Vec<Uuid>,
     amount: Vec<Option<i64>>,
     currency: Vec<Option<&'static str>>,
-    next_call_at: Vec<Option<i64>>,
+    next_call_at: Vec<i64>,
     state: Vec<&'static str>,
     body: Vec<Option<String>>,
 }
 
 impl Columns {
-    fn of(records: &[&PaymentRecord]) -> Result<Self, StoreError> {
-        let mut columns = Self::default();
-        for record in records {
-            match record {
-                PaymentRecord::Barred { order_id, customer_id } => {
-                    columns.order_id.push(order_id.uuid());
-                    columns.customer_id.push(customer_id.uuid());
-                    columns.amount.push(None);
-                    columns.currency.push(None);
-                    columns.next_call_at.push(None);
-                    columns.state.push(BARRED);
-                    columns.body.push(None);
-                }
-                PaymentRecord::Charge(charge) => {
-                    let body = BodyOut {
-                        method: &charge.terms.method,
-                        calls: charge.calls,
-                        charge: &charge.state,
-                        refund: charge.refund.as_deref(),
-                    };
-                    columns.order_id.push(charge.order_id.uuid());
-                    columns.customer_id.push(charge.customer_id.uuid());
-                    columns.amount.push(Some(charge.terms.amount.amount));
-                    columns.currency.push(Some(charge.terms.amount.currency.code()));
-                    columns.next_call_at.push(charge.state.pending().map(|call| call.not_before.as_millis()));
-                    columns.state.push(charge.state.name());
-                    columns.body.push(Some(serde_json::to_string(&body)?));
-                }
+    fn push(&mut self, record: &PaymentRecord) -> Result<(), StoreError> {
+        match record {
+            PaymentRecord::Barred { order_id, customer_id } => {
+                self.order_id.push(order_id.uuid());
+                self.customer_id.push(customer_id.uuid());
+                self.amount.push(None);
+                self.currency.push(None);
+                self.state.push(BARRED);
+                self.body.push(None);
+            }
+            PaymentRecord::Charge(charge) => {
+                let body = BodyOut {
+                    method: &charge.terms.method,
+                    calls: charge.calls,
+                    charge: &charge.state,
+                    refund: charge.refund.as_deref(),
+                };
+                self.order_id.push(charge.order_id.uuid());
+                self.customer_id.push(charge.customer_id.uuid());
+                self.amount.push(Some(charge.terms.amount.amount));
+                self.currency.push(Some(charge.terms.amount.currency.code()));
+                self.next_call_at.extend(charge.state.pending().map(|call| call.not_before.as_millis()));
+                self.state.push(charge.state.name());
+                self.body.push(Some(serde_json::to_string(&body)?));
             }
         }
-        Ok(columns)
+        Ok(())
     }
 }
 
+/// What happens to the rows of one table.
+#[derive(Default)]
+struct Rows {
+    new: Columns,
+    changed: Columns,
+    gone: Vec<Uuid>,
+}
+
 async fn save(tx: &mut Tx, partition: i32, changes: &Changes<'_>) -> Result<(), StoreError> {
-    let Changes { new, changed, ledger } = changes;
-    if new.is_empty() && changed.is_empty() && ledger.is_none() {
+    let Changes { records, ledger } = changes;
+    if records.is_empty() && ledger.is_none() {
         return Ok(());
     }
-    let (new, changed) = (Columns::of(new)?, Columns::of(changed)?);
+    let (mut open, mut done) = (Rows::default(), Rows::default());
+    for Change { record, was } in records {
+        let (here, there) = match Table::of(record) {
+            Table::Open => (&mut open, &mut done),
+            Table::Done => (&mut done, &mut open),
+        };
+        if *was == Some(Table::of(record)) {
+            here.changed.push(record)?;
+        } else {
+            here.new.push(record)?;
+            there.gone.extend(was.map(|_| record.order_id().uuid()));
+        }
+    }
     let movements = ledger.map(|row| serde_json::to_string(row.movements)).transpose()?;
-    let save = sqlx::query(include_str!("save.sql"))
+    let save = sqlx::query(SAVE)
         .bind(partition)
-        .bind(new.order_id)
-        .bind(new.customer_id)
-        .bind(new.amount)
-        .bind(new.currency)
-        .bind(new.next_call_at)
-        .bind(new.state)
-        .bind(new.body)
-        .bind(changed.order_id)
-        .bind(changed.next_call_at)
-        .bind(changed.state)
-        .bind(changed.body)
+        .bind(open.new.order_id)
+        .bind(open.new.customer_id)
+        .bind(open.new.amount)
+        .bind(open.new.currency)
+        .bind(open.new.next_call_at)
+        .bind(open.new.state)
+        .bind(open.new.body)
+        .bind(open.changed.order_id)
+        .bind(open.changed.next_call_at)
+        .bind(open.changed.state)
+        .bind(open.changed.body)
+        .bind(open.gone)
+        .bind(done.new.order_id)
+        .bind(done.new.customer_id)
+        .bind(done.new.amount)
+        .bind(done.new.currency)
+        .bind(done.new.state)
+        .bind(done.new.body)
+        .bind(done.changed.order_id)
+        .bind(done.changed.state)
+        .bind(done.changed.body)
+        .bind(done.gone)
         .bind(ledger.map(|row| row.epoch))
         .bind(ledger.map(|row| row.seq))
         .bind(ledger.map(|row| row.recorded_at.as_millis()))
         .bind(movements);
     Ok(tx.last(save).await?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,16 @@ pub enum PaymentRecord {
     Charge(Charge),
 }
 
+impl PaymentRecord {
+    /// Whose money it is about.
+    pub const fn order_id(&self) -> OrderId {
+        match self {
+            Self::Barred { order_id, .. } => *order_id,
+            Self::Charge(charge) => charge.order_id,
+        }
+    }
+}
+
 /// A charge. Its id is the order's id: an order is charged at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {

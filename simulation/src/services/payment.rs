@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain_types::{OrderId, Timestamp};
 use messaging::{HandlerError, Waker};
 use payment_domain::{Movement, PaymentRecord, Policy};
-use payment_worker::{Calls, Changes, Line, PaymentHandler, PaymentStore, Stored};
+use payment_worker::{Calls, Change, Changes, Line, PaymentHandler, PaymentStore, Stored, Table};
 use schemas::Topic;
 
 use super::{exists, metrics};
@@ -70,13 +70,6 @@ fn due_at(record: &PaymentRecord) -> Option<Timestamp> {
     }
 }
 
-const fn order_of(record: &PaymentRecord) -> OrderId {
-    match record {
-        PaymentRecord::Barred { order_id, .. } => *order_id,
-        PaymentRecord::Charge(charge) => charge.order_id,
-    }
-}
-
 impl PaymentStore for Tx<PaymentTables> {
     async fn load(
         &mut self,
@@ -128,32 +121,27 @@ impl PaymentStore for Tx<PaymentTables> {
 
     async fn save(&mut self, partition: i32, changes: &Changes<'_>) -> Result<(), HandlerError> {
         let planted = self.planted();
-        for record in &changes.new {
-            let key = (partition, order_of(record));
-            if planted == Some(Planted::ClosedChargeForgotten)
-                && matches!(record, PaymentRecord::Barred { .. })
-            {
+        for Change { record, was } in &changes.records {
+            let key = (partition, record.order_id());
+            let before = self.read(|tables| tables.charges.get(&key).cloned());
+            match (was, &before) {
+                (None, None) => {}
+                (Some(table), Some(before)) if *table == Table::of(before) => {}
+                (None, Some(_)) => return Err(exists(key.1)),
+                (Some(_), _) => return Err(HandlerError::bug(format!("{key:?} was {was:?}: {before:?}"))),
+            }
+            let is_tombstone = matches!(record, PaymentRecord::Barred { .. });
+            if is_tombstone && planted == Some(Planted::ClosedChargeForgotten) {
                 continue;
             }
-            if self.read(|tables| tables.charges.contains_key(&key)) {
-                return Err(exists(key.1));
-            }
             let record = PaymentRecord::clone(record);
             self.write(|tables| {
                 tables.charges.insert(key, record);
                 Box::new(move |tables| {
-                    tables.charges.remove(&key);
-                })
-            });
-        }
-        for record in &changes.changed {
-            let key = (partition, order_of(record));
-            let Some(before) = self.read(|tables| tables.charges.get(&key).cloned()) else { continue };
-            let record = PaymentRecord::clone(record);
-            self.write(|tables| {
-                tables.charges.insert(key, record);
-                Box::new(move |tables| {
-                    tables.charges.insert(key, before);
+                    match before {
+                        Some(before) => tables.charges.insert(key, before),
+                        None => tables.charges.remove(&key),
+                    };
                 })
             });
         }

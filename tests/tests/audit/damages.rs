@@ -102,35 +102,35 @@ pub(crate) const DAMAGES: [Damage; 27] = [
     // A paid order without its charge.
     Damage(
         Payment,
-        "charges",
-        "DELETE FROM charges WHERE order_id = 'PAID'",
+        "done_charges",
+        "DELETE FROM done_charges WHERE order_id = 'PAID'",
         &["books_agree", "charge_is_its_movements", "order_shows_its_money", "paid_is_charged"],
     ),
     Damage(
         Payment,
-        "charges",
-        "UPDATE charges SET amount = amount + 1 WHERE order_id = 'PAID'",
+        "done_charges",
+        "UPDATE done_charges SET amount = amount + 1 WHERE order_id = 'PAID'",
         &["books_agree", "charge_is_its_movements", "charged_what_is_due", "order_shows_its_money"],
     ),
     // Two charges for one order.
     Damage(
         Payment,
-        "charges",
-        "INSERT INTO charges SELECT partition_id + 1, order_id, customer_id, amount, next_call_at, state, currency, body
-           FROM charges WHERE order_id = 'PAID'",
+        "done_charges",
+        "INSERT INTO done_charges SELECT partition_id + 1, order_id, customer_id, amount, state, currency, body
+           FROM done_charges WHERE order_id = 'PAID'",
         &["books_agree", "charge_is_its_movements", "charge_of_one_order"],
     ),
     Damage(
         Payment,
-        "charges",
-        "UPDATE charges SET customer_id = 'GHOST' WHERE order_id = 'PAID'",
+        "done_charges",
+        "UPDATE done_charges SET customer_id = 'GHOST' WHERE order_id = 'PAID'",
         &["charge_of_its_customer"],
     ),
     // The refund of a cancelled order is forgotten.
     Damage(
         Payment,
-        "charges",
-        "UPDATE charges SET state = 'approved' WHERE order_id = 'CANCELLED'",
+        "done_charges",
+        "UPDATE done_charges SET state = 'approved' WHERE order_id = 'CANCELLED'",
         &["books_agree", "charge_is_its_movements", "money_conserved", "order_shows_its_money"],
     ),
     // Money moved twice, never, and for somebody else.

@@ -108,7 +108,7 @@ async fn each_partition_is_in_one_database(system: &System, service: &str) {
         println!("{service} {own:?}: {seen:?}");
         assert_eq!(seen["messaging_position"], own, "{service}");
         let state =
-            ["sagas", "holds", "charges"].into_iter().find(|table| seen.contains_key(*table)).unwrap();
+            ["sagas", "holds", "done_charges"].into_iter().find(|table| seen.contains_key(*table)).unwrap();
         assert!(!seen[state].is_empty(), "{service} {own:?}: nothing is in {state}");
     }
 }
