@@ -95,16 +95,7 @@ pub(super) async fn add(tx: &mut PgConnection, partition: i32, notices: &[Notice
     .bind(notices.iter().map(|notice| notice.wording.body.as_str()).collect::<Vec<_>>())
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
-        "UPDATE mail_addresses AS a SET told_version = n.version
-           FROM (SELECT order_id, max(version) AS version
-                   FROM UNNEST($1::uuid[], $2::bigint[]) AS u (order_id, version) GROUP BY 1) AS n
-          WHERE a.order_id = n.order_id AND a.told_version < n.version",
-    )
-    .bind(&orders)
-    .bind(&versions)
-    .execute(tx)
-    .await?;
+    sqlx::query(TOLD).bind(&orders).bind(&versions).execute(tx).await?;
     Ok(())
 }
 
@@ -174,20 +165,41 @@ pub(super) async fn next_after(
     Ok(next.map(Timestamp::from))
 }
 
+/// $1 orders, $2 versions.
+const TOLD: &str = "UPDATE mail_addresses AS a SET told_version = n.version
+   FROM (SELECT order_id, max(version) AS version
+           FROM UNNEST($1::uuid[], $2::bigint[]) AS u (order_id, version) GROUP BY 1) AS n
+  CROSS JOIN LATERAL (
+     SELECT f.ctid, f.told_version FROM mail_addresses AS f WHERE f.order_id = n.order_id OFFSET 0) AS found (row_id, told_version)
+  WHERE a.ctid = found.row_id AND found.told_version < n.version";
+
+/// $1 partition, $2 and $3 keys.
+const SETTLE: &str = "DELETE FROM mails AS m
+  USING UNNEST($2::uuid[], $3::bigint[]) AS k (order_id, version)
+  CROSS JOIN LATERAL (
+     SELECT f.ctid FROM mails AS f
+      WHERE f.partition_id = $1 AND f.order_id = k.order_id AND f.version = k.version OFFSET 0) AS found (row_id)
+  WHERE m.ctid = found.row_id";
+
+/// $1 partition, $2 and $3 keys, $4 when.
+const PUT_OFF: &str = "UPDATE mails AS m SET tries = m.tries + 1, try_at = k.try_at
+   FROM UNNEST($2::uuid[], $3::bigint[], $4::timestamptz[]) AS k (order_id, version, try_at)
+  CROSS JOIN LATERAL (
+     SELECT f.ctid FROM mails AS f
+      WHERE f.partition_id = $1 AND f.order_id = k.order_id AND f.version = k.version OFFSET 0) AS found (row_id)
+  WHERE m.ctid = found.row_id";
+
 /// These mails are settled.
 pub(super) async fn settle(tx: &mut PgConnection, partition: i32, keys: &[MailKey]) -> sqlx::Result<()> {
     if keys.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "DELETE FROM mails AS m USING UNNEST($2::uuid[], $3::bigint[]) AS k (order_id, version)
-          WHERE m.partition_id = $1 AND m.order_id = k.order_id AND m.version = k.version",
-    )
-    .bind(partition)
-    .bind(keys.iter().map(|key| key.order_id.uuid()).collect::<Vec<_>>())
-    .bind(keys.iter().map(|key| key.version).collect::<Vec<_>>())
-    .execute(tx)
-    .await?;
+    sqlx::query(SETTLE)
+        .bind(partition)
+        .bind(keys.iter().map(|key| key.order_id.uuid()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.version).collect::<Vec<_>>())
+        .execute(tx)
+        .await?;
     Ok(())
 }
 
@@ -200,16 +212,15 @@ pub(super) async fn put_off(
     if mails.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "UPDATE mails AS m SET tries = m.tries + 1, try_at = k.try_at
-           FROM UNNEST($2::uuid[], $3::bigint[], $4::timestamptz[]) AS k (order_id, version, try_at)
-          WHERE m.partition_id = $1 AND m.order_id = k.order_id AND m.version = k.version",
-    )
-    .bind(partition)
-    .bind(mails.iter().map(|(key, _)| key.order_id.uuid()).collect::<Vec<_>>())
-    .bind(mails.iter().map(|(key, _)| key.version).collect::<Vec<_>>())
-    .bind(mails.iter().map(|(_, at)| at.to_utc()).collect::<Vec<_>>())
-    .execute(tx)
-    .await?;
+    sqlx::query(PUT_OFF)
+        .bind(partition)
+        .bind(mails.iter().map(|(key, _)| key.order_id.uuid()).collect::<Vec<_>>())
+        .bind(mails.iter().map(|(key, _)| key.version).collect::<Vec<_>>())
+        .bind(mails.iter().map(|(_, at)| at.to_utc()).collect::<Vec<_>>())
+        .execute(tx)
+        .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
