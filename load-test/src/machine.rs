@@ -64,6 +64,8 @@ impl std::fmt::Display for Machine {
 pub(crate) struct Sample {
     /// Seconds of CPU by process.
     cpu_s: BTreeMap<String, f64>,
+    /// Seconds of CPU of PostgreSQL's processes by what they are for: see [`purpose`].
+    postgres_s: BTreeMap<String, f64>,
     /// MiB by process; shared pages count in parts.
     memory_mib: BTreeMap<String, f64>,
     /// Seconds that all cores were idle, and that there were.
@@ -76,6 +78,9 @@ pub(crate) struct Sample {
 pub(crate) struct Usage {
     /// Seconds of CPU by process; `load` is this program, `others` what does not belong here.
     pub(crate) cpu_s: BTreeMap<String, f64>,
+    /// Seconds of CPU of PostgreSQL's processes by database, `autovacuum`, and `own` for all its others. Those that ended meanwhile are in
+    /// `cpu_s` only.
+    pub(crate) postgres_s: BTreeMap<String, f64>,
     /// MiB at the end.
     pub(crate) memory_mib: BTreeMap<String, f64>,
     /// Of all cores' time, the share that was idle.
@@ -137,6 +142,10 @@ impl Processes {
             while let Some(pid) = open.pop() {
                 let Some(stat) = all.get(&pid) else { continue };
                 ticks += stat.ticks;
+                if name == "postgres" {
+                    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                    *sample.postgres_s.entry(purpose(&command)).or_default() += seconds(stat.ticks);
+                }
                 memory_kib += memory_of(pid);
                 // A child that has a name counts there.
                 let below = children.get(&pid).into_iter().flatten().copied();
@@ -153,14 +162,17 @@ impl Processes {
 
 impl Sample {
     fn since(&self, before: &Self) -> Usage {
-        let of = |name: &String| before.cpu_s.get(name).copied().unwrap_or_default();
-        let mut cpu_s: BTreeMap<String, f64> =
-            self.cpu_s.iter().map(|(name, now)| (name.clone(), (now - of(name)).max(0.0))).collect();
+        let used = |now: &BTreeMap<String, f64>, before: &BTreeMap<String, f64>| -> BTreeMap<String, f64> {
+            let of = |name: &String| before.get(name).copied().unwrap_or_default();
+            now.iter().map(|(name, now)| (name.clone(), (now - of(name)).max(0.0))).collect()
+        };
+        let mut cpu_s = used(&self.cpu_s, &before.cpu_s);
         let (idle_s, all_s) = (self.idle_s - before.idle_s, self.all_s - before.all_s);
         let ours: f64 = cpu_s.values().sum();
         cpu_s.insert("others".to_owned(), (all_s - idle_s - ours).max(0.0));
         let idle = if all_s > 0.0 { idle_s / all_s } else { 0.0 };
-        Usage { cpu_s, memory_mib: self.memory_mib.clone(), idle }
+        let postgres_s = used(&self.postgres_s, &before.postgres_s);
+        Usage { cpu_s, postgres_s, memory_mib: self.memory_mib.clone(), idle }
     }
 }
 
@@ -210,6 +222,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { parent: u32::try_from(number(4)?).ok()?, ticks })
 }
 
+/// What a process of PostgreSQL is for, by the title it gives itself: a database, `autovacuum`, or `own`.
+fn purpose(command: &str) -> String {
+    let mut words = command.split([' ', '\0']).filter(|word| !word.is_empty());
+    let purpose = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some("postgres:"), Some("autovacuum"), ..) => "autovacuum",
+        // User, database, and where the connection comes from.
+        (Some("postgres:"), Some(_), Some(database), Some(from)) if from.contains('(') => database,
+        _ => "own",
+    };
+    purpose.to_owned()
+}
+
 /// KiB, with pages that are shared counted in parts; where that can't be read, as if they were not.
 fn resident_kib(pid: u32) -> u64 {
     let of = |file: &str, name: &str| {
@@ -246,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_postgresql_is_named_by_its_database() {
+        assert_eq!(purpose("postgres: firstcome api 127.0.0.1(40392) idle\0\0\0"), "api");
+        assert_eq!(purpose("postgres: autovacuum worker payment\0"), "autovacuum");
+        assert_eq!(purpose("postgres: autovacuum launcher \0"), "autovacuum");
+        assert_eq!(purpose("postgres: walwriter \0"), "own");
+        assert_eq!(purpose("/usr/lib/postgresql/15/bin/postgres\0-D\0/data\0-p\05432"), "own");
+        assert_eq!(purpose(""), "own");
+    }
+
+    #[test]
     fn idle_is_what_the_first_line_says() {
         let text = "cpu  100 0 200 600 100 0 0 0 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
         assert_eq!(whole_machine(text), Some((7.0, 10.0)));
@@ -255,6 +289,7 @@ mod tests {
     fn what_others_used_is_the_rest() {
         let sample = |ours: f64, idle_s: f64, all_s: f64| Sample {
             cpu_s: BTreeMap::from([("load".to_owned(), ours)]),
+            postgres_s: BTreeMap::new(),
             memory_mib: BTreeMap::new(),
             idle_s,
             all_s,

@@ -277,9 +277,17 @@ impl Outcome {
     }
 
     fn cpu_per_saga(&self) -> String {
-        let of = |(name, us): (&str, f64)| format!("{name} {us:.0}");
-        self.cpu_by_process().map(of).collect::<Vec<_>>().join(", ")
+        listed(self.cpu_by_process())
     }
+
+    /// The same of each database.
+    pub(crate) fn cpu_by_database(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.usage.postgres_s.iter().map(|(name, seconds)| (name.as_str(), self.per_saga(*seconds)))
+    }
+}
+
+fn listed<'a>(named: impl Iterator<Item = (&'a str, f64)>) -> String {
+    named.map(|(name, us)| format!("{name} {us:.0}")).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Outcome {
@@ -289,6 +297,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "  sagas/s   {:.0}", self.per_second)?;
         writeln!(f, "  latency   p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms")?;
         writeln!(f, "  CPU, us per saga: {}; idle {:.0} %", self.cpu_per_saga(), self.usage.idle * 100.0)?;
+        writeln!(f, "  of it PostgreSQL: {}", listed(self.cpu_by_database()))?;
         write!(f, "  ended otherwise than their payment says: {}", self.wrong)
     }
 }

@@ -35,7 +35,7 @@ const AT_ONCE: usize = 100_000;
 /// What the load leaves behind is over when the machine is idle for so much of each such moment (checkpoints, read models), and no vacuum
 /// of PostgreSQL's own runs, whose rests between pages leave the machine idle, too ...
 const QUIET: (f64, Duration) = (0.85, Duration::from_secs(5));
-/// ... for PostgreSQL's default `autovacuum_naptime`, within which it looks once at each database whether a vacuum is due ...
+/// ... for longer than `autovacuum_naptime`, within which it looks once at each database whether a vacuum is due ...
 const QUIET_FOR: Duration = Duration::from_secs(60);
 /// ... or, after so long, does not count as the load's any more.
 const QUIET_WITHIN: Duration = Duration::from_secs(600);
@@ -71,6 +71,8 @@ struct Round {
     memory_mib: BTreeMap<String, f64>,
     /// Microseconds of CPU per saga, as many at once as there can be.
     saturated_us: BTreeMap<String, f64>,
+    /// The same of PostgreSQL's processes, by database.
+    database_us: BTreeMap<String, f64>,
     /// Seconds of CPU over HTTP.
     cpu_s: BTreeMap<String, f64>,
 }
@@ -251,9 +253,10 @@ impl<'a> Side<'a> {
     async fn round(&self, options: &Options) -> anyhow::Result<Round> {
         let Self { endpoints, shop, .. } = self;
         let sagas = sagas::closed(endpoints, &Closed::of(options.sagas, 1_000)).await?;
-        let idle = sagas::idle(endpoints, &Idle { orders: ONE_BY_ONE, pause_ms: 50 }).await?;
         let mixed = Http { reads: 50, ..Http::at(options.rate, options.seconds, WARM_UP_S, 1_000) };
         let mixed = http::measure(endpoints, shop, &mixed).await?;
+        // Last: what saturation has left to be written to the disk delays a commit for a moment, up to ten seconds and more after it.
+        let idle = sagas::idle(endpoints, &Idle { orders: ONE_BY_ONE, pause_ms: 50 }).await?;
         anyhow::ensure!(
             sagas.wrong == 0 && idle.wrong == 0 && mixed.is_right(),
             "not every order ended right"
@@ -261,6 +264,7 @@ impl<'a> Side<'a> {
         let read = |name: &str| mixed.seen.reads.get(name).cloned().unwrap_or_default();
         Ok(Round {
             saturated_us: sagas.cpu_by_process().map(|(name, us)| (name.to_owned(), us)).collect(),
+            database_us: sagas.cpu_by_database().map(|(name, us)| (name.to_owned(), us)).collect(),
             sagas_per_second: sagas.per_second,
             idle: idle.latency,
             latest: read("latest five orders"),
@@ -356,6 +360,7 @@ impl fmt::Display for Pairs {
                 }
             };
         by_process("saturated, CPU in us per saga", |round| &round.saturated_us, &whole);
+        by_process("saturated, PostgreSQL's CPU in us per saga", |round| &round.database_us, &whole);
         by_process("ordered over HTTP, CPU in s", |round| &round.cpu_s, &|figure| format!("{figure:.1}"));
         by_process("memory in MiB", |round| &round.memory_mib, &whole);
         write!(f, "{table}")
@@ -380,6 +385,7 @@ mod tests {
             product: latency(product_ms),
             memory_mib: BTreeMap::new(),
             saturated_us: BTreeMap::new(),
+            database_us: BTreeMap::new(),
             cpu_s: BTreeMap::new(),
         }
     }
