@@ -66,6 +66,8 @@ impl Postgres {
             ("max_wal_size", "4GB"),
             ("checkpoint_timeout", "15min"),
             ("wal_compression", "lz4"),
+            // Outboxes and open charges come and go at the rate of the orders: what they leave is to be used again before it is much.
+            ("autovacuum_naptime", "15s"),
             // Statements here are short and many; compiling them costs more than it saves.
             ("jit", "off"),
             ("log_min_messages", "warning"),
