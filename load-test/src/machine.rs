@@ -275,7 +275,7 @@ mod tests {
         assert_eq!(purpose("postgres: autovacuum worker payment\0"), "autovacuum");
         assert_eq!(purpose("postgres: autovacuum launcher \0"), "autovacuum");
         assert_eq!(purpose("postgres: walwriter \0"), "own");
-        assert_eq!(purpose("/usr/lib/postgresql/15/bin/postgres\0-D\0/data\0-p\05432"), "own");
+        assert_eq!(purpose("/usr/lib/postgresql/15/bin/postgres\0-D\0/data"), "own");
         assert_eq!(purpose(""), "own");
     }
 
