@@ -78,8 +78,8 @@ pub(crate) struct Sample {
 pub(crate) struct Usage {
     /// Seconds of CPU by process; `load` is this program, `others` what does not belong here.
     pub(crate) cpu_s: BTreeMap<String, f64>,
-    /// Seconds of CPU of PostgreSQL's processes by database, `autovacuum`, and `own` for all its others. Those that ended meanwhile are in
-    /// `cpu_s` only.
+    /// Seconds of CPU of PostgreSQL's processes by database, `autovacuum`, and `own` for all its others. A process that ended meanwhile counts
+    /// as `own`, with all that it ever used: so does most of autovacuum's work, whose processes are short.
     pub(crate) postgres_s: BTreeMap<String, f64>,
     /// MiB at the end.
     pub(crate) memory_mib: BTreeMap<String, f64>,

@@ -332,11 +332,12 @@ async fn save(tx: &mut Tx, partition: i32, changes: &Changes<'_>) -> Result<(), 
     }
     let (mut open, mut done) = (Rows::default(), Rows::default());
     for Change { record, was } in records {
-        let (here, there) = match Table::of(record) {
+        let table = Table::of(record);
+        let (here, there) = match table {
             Table::Open => (&mut open, &mut done),
             Table::Done => (&mut done, &mut open),
         };
-        if *was == Some(Table::of(record)) {
+        if *was == Some(table) {
             here.changed.push(record)?;
         } else {
             here.new.push(record)?;
